@@ -18,10 +18,17 @@ from evaluation.downloads import download_missing
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from evaluation.hub import prediction_folder
-from systems import contract, listing, lock, loggers, modules, request_checks
+from systems import asked, contract, listing, lock, loggers, modules, request_checks
 
 # The options of `train` that are passed to Lightning.
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
+# From each task to the kind of data that it needs.
+KINDS_OF_DATA = {
+    "captioning": asked.CLIPS,
+    "retrieval": asked.CLIPS,
+    "choice": asked.CHOICE,
+    "moments": asked.MOMENTS,
+}
 WIDTH = 100  # maximum number of characters in a line of `list`
 
 SWEEP_FILE = """\
@@ -102,30 +109,35 @@ def train(options: argparse.Namespace) -> None:
     request_checks.check_keys(options.system, options.config, options.set)
     request_checks.check_flags(flags)
     loggers.check_logger(options.logger)
-    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
+    dataset = asked.read_data(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
         from systems import runs
 
         system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    runs.train(
-        options.system,
-        dataset,
-        options.run_folder,
-        config,
-        seed=options.seed,
-        cache=options.cache,
-        flags=flags,
-        logger=options.logger,
-        code_changed=options.code_changed,
-    )
+    with modules.trusting(options.trust):
+        runs.train(
+            options.system,
+            dataset,
+            options.run_folder,
+            config,
+            seed=options.seed,
+            cache=options.cache,
+            flags=flags,
+            logger=options.logger,
+            code_changed=options.code_changed,
+        )
     if lock.is_first_process():
         command = f"dcase-systems predict {options.run_folder} --data {options.data}"
         print(f"{options.run_folder}: trained; predict with: {command}")
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip."""
+    """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip.
+
+    If the data folder has questions about clips, answer them. If it has queries about long recordings, find the windows
+    that answer them.
+    """
     from systems.sharing import folders
 
     decoding, _ = contract.read_settings(None, options.set)
@@ -133,7 +145,8 @@ def predict(options: argparse.Namespace) -> None:
         raise BadRequest("--set must be given with --out; found no --out: give a folder for these predictions")
     folder = folders.find(options.run_folder)
     contract.read_model_run(folder)
-    split = read_dataset(options.data, options.split)[options.split]
+    kind = KINDS_OF_DATA.get(options.task, "")
+    split = asked.read_data(options.data, options.split, kind=kind)[options.split]
     with _importing():
         from systems import runs
 
@@ -376,7 +389,8 @@ def parser() -> argparse.ArgumentParser:
         "train", help="train a system, or resume an interrupted training", description=train.__doc__
     )
     complete(verb.add_argument("system", help="import name, such as baseline.retriever"), _system_names)
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    text = "data folder in Clotho's layout; some systems need questions about clips, or queries about recordings"
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help=text)
     verb.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="RUN", help="run folder to write")
     verb.add_argument("--config", type=listing.kit_file, help="YAML config file (default: the system's defaults)")
     verb.add_argument(
@@ -393,6 +407,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     text = "logger of Lightning that also gets all values (default: tensorboard)"
     verb.add_argument("--logger", choices=list(loggers.PACKAGES), default=loggers.TENSORBOARD, help=text)
+    modules.add_option(verb)
     lightning = verb.add_argument_group("where to train (flags of Lightning)")
     lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, … (default: auto)")
     lightning.add_argument(
@@ -408,15 +423,16 @@ def parser() -> argparse.ArgumentParser:
     lightning.add_argument("--accumulate-grad-batches", type=int, default=1, metavar="N", help=text)
     verb.set_defaults(run=train)
 
-    verb = verbs.add_parser("predict", help="predict with a trained run", description=predict.__doc__)
+    verb = verbs.add_parser("predict", help="predict with a trained run", description=inspect.getdoc(predict))
     text = "run folder, or an exported run: its folder, or its name on the Hugging Face hub (USER/NAME)"
     verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    text = "data folder in Clotho's layout, or with questions about clips, or with queries about recordings"
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help=text)
     verb.add_argument("--split", default=EVALUATION, help="split to predict (default: evaluation)")
     text = "folder to write predictions/ in (default: RUN; for a name on the hub: runs/USER--NAME)"
     verb.add_argument("--out", type=Path, metavar="DIR", help=text)
-    text = "task to do, if the system can do both (default: captioning)"
-    verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
+    text = "task to do, if the system and the data allow several (default: captioning, if the data are clips)"
+    verb.add_argument("--as", dest="task", choices=list(KINDS_OF_DATA), help=text)
     text = "change a decoding setting of a captioner, such as beams=8 or decoding=sample; needs --out"
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     modules.add_option(verb)

@@ -5,7 +5,11 @@ A system is any importable module that defines these three names. There is no ba
 - `Config`: a pydantic model. Every field has a default, and unknown keys are refused (`extra="forbid"`).
 - `train(config, dataset, run)`: a function that trains on `dataset` (`evaluation.data.dataset.Dataset`) and writes into
   the folder of `run` (`systems.training.Run`).
-- `load_model(checkpoint)`: a function that returns a `Retriever` or a `Captioner` from a checkpoint of the run.
+- `load_model(checkpoint)`: a function that returns a `Retriever`, a `Captioner`, an `Answerer` or a `MomentFinder` from
+  a checkpoint of the run.
+
+A system that trains on questions about clips or on queries about recordings also defines the constant `DATA`, which is
+"choice" or "moments". Then `dataset` has splits of this kind (`systems.asked.AskedSplit`).
 
 A system may also define `downloads(config)`, a function that returns what a config needs from others: a list of
 `evaluation.downloads.Download`. Then `dcase-systems download CONFIG.yaml` downloads the published files and models.
@@ -54,7 +58,7 @@ ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
 
 
 class Model(Protocol):
-    """A model that `load_model` returns: a `Retriever`, a `Captioner`, or both."""
+    """A model that `load_model` returns. It may have the methods of several of the protocols below."""
 
     sample_rate: int  # sample rate in Hz of the audio that the model accepts
 
@@ -114,6 +118,47 @@ class Captioner(Model, Protocol):
 
         Returns:
             One caption for each clip. A caption is one line of text and is not blank.
+        """
+
+
+class Answerer(Model, Protocol):
+    """A model that answers multiple-choice questions about clips."""
+
+    def answer(
+        self,
+        audio: "torch.Tensor",
+        lengths: "torch.Tensor",
+        questions: Sequence[str],
+        options: Sequence[Sequence[str]],
+    ) -> list[str]:
+        """Answer a question about each clip of a batch.
+
+        Args:
+            audio: As for `Retriever.embed_audio`.
+            lengths: As for `Retriever.embed_audio`.
+            questions: The question about each clip.
+            options: The options of each question: two or more different texts.
+
+        Returns:
+            For each question, one of its options, verbatim.
+        """
+
+
+class MomentFinder(Model, Protocol):
+    """A model that finds the moments of a long recording that a text describes."""
+
+    def moments(self, audio: "torch.Tensor", queries: Sequence[str]) -> "list[torch.Tensor]":
+        """Find the windows of one recording that answer queries.
+
+        Args:
+            audio: (samples,) float32 in [-1, 1], on the CPU. A recording may last an hour, so the model moves parts of
+                it to its device.
+            queries: The queries.
+
+        Returns:
+            For each query, (n, 3) values: the start and the end of each window in seconds, and its score. n is 1 to
+            10. The window with the highest score is first. All windows are different, end after their start, and are
+            in the recording. The windows of a query do not depend on the other queries.
         """
 
 
@@ -209,7 +254,7 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:
             modules are always allowed.
 
     Returns:
-        A `Retriever` or a `Captioner`.
+        The model: a `Retriever`, a `Captioner`, an `Answerer` or a `MomentFinder`.
 
     Raises:
         BadRequest: The run names a module that is not allowed or does not exist. Or the checkpoint is damaged, or

@@ -24,7 +24,8 @@ from evaluation.natural_sort import natural_key
 ROOT = Path(__file__).parents[1]
 SYSTEM_PACKAGES = ("baseline", "systems")  # the packages that contain systems
 CONTRACT_NAMES = ("Config", "train", "load_model")  # what every system must define (`systems.contract`)
-TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # from a method of a model to the task that needs it
+# From a method of a model to the task that needs it.
+TASKS = {"embed_audio": "retrieval", "caption": "captioning", "answer": "choice", "moments": "moments"}
 EXAMPLES = "examples"  # a folder of systems to copy
 LIKENESS = 0.75  # minimum similarity (0 to 1) of a misspelt name and the name that a message suggests
 PUBLISHED = "published"  # name of the file (of a package) or folder (of a module) with the published results

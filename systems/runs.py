@@ -28,7 +28,8 @@ from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
 from evaluation.text import plural
-from systems import contract
+from systems import answering, contract
+from systems.asked import AskedSplit, require_kind
 from systems.caching.embeddings import cache_embeddings
 from systems.parts.devices import default_device
 from systems.reranking.candidates import Candidates, candidates_file
@@ -36,7 +37,12 @@ from systems.sharing.folders import SCORES, unpacked
 from systems.training import Run
 
 # From each task to the methods that a model must have for it.
-METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
+METHODS = {
+    "captioning": ("caption",),
+    "retrieval": ("embed_audio", "embed_text"),
+    "choice": ("answer",),
+    "moments": ("moments",),
+}
 
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -75,6 +81,7 @@ def train(
         Faulty: The settings are not valid; or as for `contract.train`. The exception lists all findings.
     """
     system = contract.system(name)
+    require_kind(system, dataset, DEVELOPMENT, VALIDATION)
     if isinstance(config, BaseModel):
         settings = config
     else:
@@ -135,7 +142,7 @@ def loaded(folder: Path, trusted: Collection[str] = ()) -> Iterator[LoadedRun]:
 
 def predict(
     folder: Path,
-    split: Split,
+    split: Split | AskedSplit,
     cache: Path | None = None,
     task: str | None = None,
     trusted: Collection[str] = (),
@@ -145,14 +152,17 @@ def predict(
     """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip.
 
     Write the captions to `predictions/SPLIT.csv`, or the similarities to `predictions/SPLIT.npz`. If the decoding gives
-    several candidates for each clip, write them to `candidates/SPLIT.csv`. Print a warning if the training has not
-    ended, or if the system's source code has changed since it began.
+    several candidates for each clip, write them to `candidates/SPLIT.csv`. If the split has questions, write the
+    answers to `predictions/SPLIT.csv`. If it has queries about recordings, write the windows to
+    `predictions/SPLIT.jsonl`. Print a warning if the training has not ended, or if the system's source code has changed
+    since it began.
 
     Args:
         folder: The run folder, or a folder that `systems export` wrote.
         split: The split; the audio files of its clips must exist.
         cache: Folder of the cache for the embeddings of frozen encoders (default: they are not cached).
-        task: `captioning` or `retrieval` (default: captioning if the model can caption).
+        task: `captioning` or `retrieval` (default: captioning if the model can caption). A split of questions or of
+            queries about recordings has only one task.
         trusted: Import names of further modules that the user allows the run to name. Modules of the kit and installed
             modules are always allowed.
         out: The folder to write to (default: `folder`). It must be new or empty, or have predictions of the same run.
@@ -243,7 +253,7 @@ class _Place:
             part.write_bytes(self.config())
 
 
-def _predict_with(model: Any, name: str, split: Split, task: str | None, place: _Place) -> str:
+def _predict_with(model: Any, name: str, split: Split | AskedSplit, task: str | None, place: _Place) -> str:
     """Write the prediction of a loaded model; the arguments and the result are those of `predict`.
 
     Args:
@@ -254,14 +264,20 @@ def _predict_with(model: Any, name: str, split: Split, task: str | None, place: 
         place: The folder to write to.
     """
     device = default_device()
-    if task is None:
-        task = tasks(model)[0] if tasks(model) else "retrieval"
+    if isinstance(split, AskedSplit):
+        task = split.kind
+    elif task is None:
+        of_clips = [known for known in tasks(model) if known in ("captioning", "retrieval")]
+        task = of_clips[0] if of_clips else "retrieval"
     missing = missing_methods(model, task)
     if missing:
         message = f"the model of {name} has no method {missing[0]}, which {task} needs"
         if tasks(model):
             message += f"; it can do {' and '.join(tasks(model))}"
         raise BadRequest(message)
+    if isinstance(split, AskedSplit):
+        place.describe()
+        return answering.predict(model, split, place.out, device=device)
     if task == "captioning":
         path = place.out / "predictions" / f"{split.name}.csv"
         log_probabilities: list[float] | None
@@ -304,7 +320,7 @@ def trained_checkpoint(folder: Path) -> Path:
 
 
 def tasks(model: object) -> list[str]:
-    """Return the tasks that a model can do: `captioning`, `retrieval` or both."""
+    """Return the tasks that a model can do: `captioning`, `retrieval`, `choice` and `moments`."""
     return [task for task in METHODS if not missing_methods(model, task)]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from evaluation.findings import BadRequest
+from systems.checking.asked import KINDS, AskedProbe
 from systems.checking.material import TEXTS
 from systems.checking.probes import CAPTIONER, RETRIEVER, ModelProbe
 from systems.checking.report import Report
@@ -41,7 +42,7 @@ def check_models(name: str, checkpoints: Sequence[Path], report: Report) -> str:
         model = load_model(module, checkpoints[0], device, report)
         if model is None:
             return ""
-        probe = ModelProbe(model, device, report)
+        probe = _make_probe(model, device, report)
         if not probe.kind:
             return ""
         probe.check()
@@ -52,7 +53,8 @@ def check_models(name: str, checkpoints: Sequence[Path], report: Report) -> str:
             return ""
         _check_again(module, checkpoints, probe, report)
     kind = f"{probe.kind} and {RETRIEVER}" if retrieves_too else probe.kind
-    description = f"a {kind} for audio at {model.sample_rate} Hz"
+    article = "an" if kind.startswith("a") else "a"
+    description = f"{article} {kind} for audio at {model.sample_rate} Hz"
     if len(probe.captions) == 1:
         description += ", which gave all clips the same caption, so a dependence on the batch could not be seen"
     return description
@@ -134,6 +136,15 @@ def _check_mode(model: object, report: Report) -> None:
             part.eval()
 
 
+def _make_probe(model: Any, device: torch.device, report: Report) -> ModelProbe | AskedProbe:
+    """Return the probe of a model; its answers or windows are probed only if it neither captions nor embeds."""
+    if not any(hasattr(model, method) for method in ("embed_audio", "embed_text", "caption")):
+        for method in KINDS:
+            if hasattr(model, method):
+                return AskedProbe(model, device, report, method)
+    return ModelProbe(model, device, report)
+
+
 def _can_retrieve(captioner: Any) -> bool:
     """Return whether a captioner can also embed texts and clips. It may refuse to do so with some configs."""
     if not all(callable(getattr(captioner, name, None)) for name in ("embed_audio", "embed_text")):
@@ -148,7 +159,9 @@ def _can_retrieve(captioner: Any) -> bool:
     return True
 
 
-def _check_again(module: ModuleType, checkpoints: Sequence[Path], probe: ModelProbe, report: Report) -> None:
+def _check_again(
+    module: ModuleType, checkpoints: Sequence[Path], probe: ModelProbe | AskedProbe, report: Report
+) -> None:
     """Check that models that must be the same as the probed model give the same outputs."""
     rules_before = len(report.rules)
     again = load_model(module, checkpoints[0], probe.device, report)

@@ -10,8 +10,10 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from evaluation import yamlfiles
-from evaluation.data.dataset import read_dataset
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION
 from systems import contract
+from systems.asked import CLIPS, read_data
+from systems.checking.asked import make_asked_data
 from systems.checking.material import make_data
 from systems.checking.report import Report
 from systems.training import Run
@@ -83,8 +85,12 @@ def check_training(module: ModuleType, config: BaseModel, folder: Path, report: 
     Returns:
         The checkpoints of the trainings that raised no exception and wrote a checkpoint.
     """
-    make_data(folder / "data")
-    dataset = read_dataset(folder / "data")
+    kind = getattr(module, "DATA", CLIPS)
+    if kind == CLIPS:
+        make_data(folder / "data")
+    else:
+        make_asked_data(folder / "data", kind)
+    dataset = read_data(folder / "data", DEVELOPMENT, VALIDATION, EVALUATION)
     digests = {name: split.digest for name, split in dataset.splits.items()}
     checkpoints = []
     for number, name in enumerate(("first", "second")):

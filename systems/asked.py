@@ -1,0 +1,169 @@
+"""Splits of questions about clips, and of queries about long recordings, together with their audio files.
+
+    dataset = read_data(Path("data/recordings"), "validation")
+    dataset["validation"].paths        # {'recording_0001': Path('data/recordings/validation/recording_0001.wav'), …}
+
+Layout
+------
+For each split, a data folder has one of these, in the forms that `evaluation.data.questions` and
+`evaluation.data.recordings` describe:
+
+- `questions_SPLIT.jsonl` or a folder `questions_SPLIT/`; the paths of the clips are relative to this file or folder.
+- `moments_SPLIT.jsonl`, and the recordings in `SPLIT/`; the file of a recording has its name and a suffix.
+
+All other folders have clips with captions (`evaluation.data.dataset`). If a folder has both, it counts as a folder of
+clips with captions, unless the caller names the kind.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from evaluation.data.cells import SOUND_SUFFIXES
+from evaluation.data.dataset import SPLITS, Dataset, read_dataset
+from evaluation.data.questions import Questions
+from evaluation.data.recordings import Recordings
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.kinds import KINDS
+from evaluation.text import unknown_key
+
+CLIPS, CHOICE, MOMENTS = "clips", "choice", "moments"
+STEMS: Mapping[str, str] = MappingProxyType({CHOICE: "questions", MOMENTS: "moments"})  # beginnings of file names
+# What the data folders of each kind have, for messages.
+CONTENTS: Mapping[str, str] = MappingProxyType(
+    {
+        CLIPS: "clips with captions (captions_SPLIT.csv)",
+        CHOICE: "questions about clips (questions_SPLIT.jsonl)",
+        MOMENTS: "queries about recordings (moments_SPLIT.jsonl)",
+    }
+)
+
+
+@dataclass(frozen=True)
+class AskedSplit:
+    """A split of questions about clips, or of queries about recordings.
+
+    Attributes:
+        name: The name of the split.
+        kind: `CHOICE` or `MOMENTS`.
+        content: The questions or the queries.
+        paths: A dict from the name of each clip or recording to its audio file. The name of a clip is its path in
+            the questions.
+    """
+
+    name: str
+    kind: str
+    content: Any
+    paths: Mapping[str, Path]
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that change if the content or the size of an audio file changes."""
+        sizes = [path.stat().st_size for path in self.paths.values()]
+        return hashlib.sha256(repr((self.content.fingerprint, sizes)).encode()).hexdigest()[:8]
+
+
+def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
+    """Read splits of a data folder of any kind, and check that every clip or recording has an audio file.
+
+    Args:
+        folder: The data folder.
+        splits: The names of the splits.
+        kind: `CLIPS`, `CHOICE` or `MOMENTS` (default: `kind_of` the folder).
+
+    Raises:
+        BadRequest: There is no such folder, or it does not contain such a split.
+        Faulty: The data are not valid, or audio files are missing. The exception lists all findings.
+    """
+    kind = kind or kind_of(folder)
+    if kind == CLIPS:
+        return read_dataset(folder, *splits)
+    read: dict[str, Any] = {}
+    notes: list[Finding] = []
+    missing: list[Finding] = []
+    for split in splits:
+        if split not in SPLITS:
+            raise BadRequest(unknown_key(split, SPLITS, "split"))
+        source = _source(folder, kind, split)
+        content, found = KINDS[kind].read_truth(source, split)
+        notes += found
+        paths = _clips(content, source) if kind == CHOICE else _recordings(content, folder / split)
+        missing += _missing_sounds(paths, source)
+        read[split] = AskedSplit(split, kind, content, {name: path for name, path in paths.items() if path})
+    if missing:
+        raise Faulty(missing)
+    return Dataset(folder, read, tuple(notes))
+
+
+def kind_of(folder: Path) -> str:
+    """Return the kind of a data folder: `CLIPS`, `CHOICE` or `MOMENTS`."""
+    if any(folder.glob("*captions*.csv")):
+        return CLIPS
+    for kind, stem in STEMS.items():
+        if any(path.stem.removeprefix(f"{stem}_") in SPLITS for path in folder.glob(f"{stem}_*")):
+            return kind
+    return CLIPS
+
+
+def require_kind(system: ModuleType, dataset: Dataset, *splits: str) -> None:
+    """Make sure that a system can train on a data folder: the constant `DATA` of the system names its kind.
+
+    Raises:
+        BadRequest: The folder has data of another kind.
+    """
+    expected = getattr(system, "DATA", CLIPS)
+    found = {getattr(dataset[split], "kind", CLIPS) for split in splits}
+    for kind in found - {expected}:
+        message = f"must have {CONTENTS[expected]}, on which {system.__name__} trains; found {CONTENTS[kind]}"
+        raise BadRequest(f"{dataset.folder}: {message}: give another data folder, or train another system")
+
+
+def _source(folder: Path, kind: str, split: str) -> Path:
+    """Return the file or folder of a split.
+
+    Raises:
+        BadRequest: There is none.
+    """
+    file = folder / f"{STEMS[kind]}_{split}.jsonl"
+    if file.is_file():
+        return file
+    if kind == CHOICE and file.with_suffix("").is_dir():
+        return file.with_suffix("")
+    names = {path.stem.removeprefix(f"{STEMS[kind]}_") for path in folder.glob(f"{STEMS[kind]}_*")}
+    existing = ", ".join(name for name in SPLITS if name in names) or "none"
+    raise BadRequest(f"{file}: no such file; the splits in this folder: {existing}")
+
+
+def _clips(questions: Questions, source: Path) -> dict[str, Path | None]:
+    """Return a dict from the path of each clip in the questions to its file, or to None if there is no such file."""
+    folder = source
+    if source.is_file():
+        folder = source.parent
+    paths: dict[str, Path | None] = {}
+    for question in questions.questions:
+        path = folder / question.audio
+        paths[question.audio] = path if path.is_file() else None
+    return paths
+
+
+def _recordings(recordings: Recordings, folder: Path) -> dict[str, Path | None]:
+    """Return a dict from the name of each recording to its file, or to None if there is no such file."""
+    files: dict[str, Path] = {}
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.name.lower().endswith(SOUND_SUFFIXES) and path.is_file():
+                files[path.stem] = path
+    return {query.recording: files.get(query.recording) for query in recordings.queries}
+
+
+def _missing_sounds(paths: Mapping[str, Path | None], source: Path) -> list[Finding]:
+    findings = []
+    for name, path in paths.items():
+        if path is None:
+            message = f"no audio file of {name!r}; add it, or remove what is asked about it"
+            findings.append(Finding(str(source), message=message))
+    return findings

@@ -1,0 +1,121 @@
+"""Windows from the similarity of a query and a recording over time.
+
+A *curve* is (cells,) similarities: cell i is the part of the recording from i x hop to (i + 1) x hop seconds, and the
+last cell ends with the recording.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+
+import numpy as np
+
+from evaluation.metrics.moments import MOST_WINDOWS, average_precision, recall_at_one
+
+SMOOTHING = (1, 3, 5)  # the settings that `search` tries
+LEVELS = tuple(round(0.3 + 0.05 * step, 2) for step in range(13))  # 0.3, 0.35, …, 0.9
+GAPS = (0.0, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """The settings that turn a curve into windows.
+
+    Attributes:
+        smoothing: Number of cells, an odd number. Each cell is replaced by the mean of the cells around it.
+        level: Threshold as a share of the range of the smoothed curve: 0 is its minimum, and 1 is its maximum.
+        gap: Two windows with at most this number of seconds between them are merged.
+    """
+
+    smoothing: int = 3
+    level: float = 0.6
+    gap: float = 1.0
+
+
+def smoothed(curve: np.ndarray, cells: int) -> np.ndarray:
+    """Return the mean of the cells around each cell of a curve; at the ends, of those that exist.
+
+    >>> smoothed(np.array([0.0, 3.0, 6.0]), 3)
+    array([1.5, 3. , 4.5])
+    """
+    ones = np.ones(cells)
+    middle = slice(cells // 2, cells // 2 + len(curve))
+    sums = np.convolve(curve, ones)[middle]
+    counts = np.convolve(np.ones(len(curve)), ones)[middle]
+    return sums / counts
+
+
+def cut(curve: np.ndarray, hop: float, seconds: float, cutting: Cutting) -> np.ndarray:
+    """Return the windows of a recording in which a curve is high.
+
+    A window is a run of cells of the smoothed curve that are not below the threshold. Runs with a short gap are merged.
+    The score of a window is the mean of its cells. If all cells are equal, the window is the whole recording.
+
+    Args:
+        curve: (cells,) similarities.
+        hop: The length of a cell in seconds.
+        seconds: The length of the recording.
+        cutting: The settings.
+
+    Returns:
+        (n, 3) start, end and score of the n best windows, where n is 1 to `MOST_WINDOWS`, best first. Windows do not
+        overlap.
+    """
+    curve = smoothed(curve, cutting.smoothing)
+    low, high = curve.min(), curve.max()
+    is_high = curve >= low + cutting.level * (high - low)
+    is_high[np.argmax(curve)] = True  # rounding may put the threshold above the maximum
+    edges = np.flatnonzero(np.diff(is_high.astype(int), prepend=0, append=0))
+    starts, ends = edges[::2], edges[1::2]  # run i has the cells from starts[i] to ends[i] - 1
+    is_apart = (starts[1:] - ends[:-1]) * hop > cutting.gap
+    starts = starts[np.concatenate([[True], is_apart])]
+    ends = ends[np.concatenate([is_apart, [True]])]
+    means = [curve[start:end].mean() for start, end in zip(starts, ends, strict=True)]
+    windows = np.column_stack([starts * hop, np.minimum(ends * hop, seconds), means])
+    best_first = np.argsort(-windows[:, 2], kind="stable")
+    return windows[best_first[:MOST_WINDOWS]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query with its curve and the windows that answer it.
+
+    Attributes:
+        curve: (cells,) similarities.
+        seconds: The length of the recording.
+        truth: (m, 2) windows that answer the query.
+    """
+
+    curve: np.ndarray
+    seconds: float
+    truth: np.ndarray
+
+
+def search(queries: Sequence[Asked], hop: float) -> list[dict[str, float]]:
+    """Try all settings on queries with known windows.
+
+    Returns:
+        A row for each setting, with the keys of `Cutting`, mAP and R1@0.7; the highest mAP is first. Of settings with
+        the same mAP, the first in the order of the lists above comes first.
+    """
+    rows = []
+    for cutting in _settings():
+        precisions, recalls = [], []
+        for query in queries:
+            windows = cut(query.curve, hop, query.seconds, cutting)
+            precisions.append(average_precision(windows[:, :2], windows[:, 2], query.truth).mean())
+            recalls.append(recall_at_one(windows[0, :2], query.truth, [0.7])[0])
+        scores = {"mAP": float(np.mean(precisions)), "R1@0.7": float(np.mean(recalls))}
+        rows.append({**asdict(cutting), **scores})
+    return sorted(rows, key=lambda row: -row["mAP"])
+
+
+def _settings() -> Iterator[Cutting]:
+    for smoothing, level, gap in product(SMOOTHING, LEVELS, GAPS):
+        yield Cutting(smoothing, level, gap)
+
+
+def best_cutting(rows: Sequence[Mapping[str, float]]) -> Cutting:
+    """Return the settings of the first row of `search`."""
+    best = rows[0]
+    return Cutting(int(best["smoothing"]), best["level"], best["gap"])
