@@ -479,8 +479,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--weights", type=Path, metavar="FILE", help=text)
     text = "shift and scale each similarity matrix to the mean 0 and the standard deviation 1 before the mean"
     verb.add_argument("--standardise", action="store_true", help=text)
-    text = "similarity of captions that the choice is based on: cider_d or sbert (default: cider_d)"
-    verb.add_argument("--measure", choices=["cider_d", "sbert"], default="cider_d", help=text)
+    text = "similarity of captions that the choice is based on (default: cider_d)"
+    verb.add_argument("--measure", choices=["cider_d", "sbert", "bert_score"], default="cider_d", help=text)
     verb.add_argument("--data", type=Path, metavar="DIR", help="data folder; only `--weights search` needs it")
     text = f"folder of the cache for the tokeniser (default: {DEFAULT_CACHE})"
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)

@@ -5,13 +5,14 @@ the same clip. With equal weights, the candidate with the highest mean similarit
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from evaluation import predictions
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.metrics import fense
+from evaluation.metrics import bert_score, fense
 from evaluation.metrics.java import Unavailable, find_java
 from evaluation.metrics.overlap import cider_d_between
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
@@ -97,8 +98,37 @@ def sentence_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> n
     return np.einsum("ncd,mcd->nmc", embedded, embedded).astype(np.float64)
 
 
+def bert_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
+    """Compute BERTScore between the candidates of each clip. It does not depend on which one is the reference.
+
+    Args:
+        candidates: The captions of each run, in the same order of clips.
+        cache: Not used. All functions in `MEASURES` have this argument.
+
+    Returns:
+        (runs, runs, clips) similarities. The similarity of a caption to itself is 0.
+
+    Raises:
+        Unavailable: BERTScore's model is not on this machine, or cannot be loaded.
+    """
+    pairs: dict[tuple[str, str], float] = {}
+    for captions, others in combinations(candidates, 2):
+        pairs |= dict.fromkeys(zip(captions, others, strict=True), 0.0)
+    scores = bert_score.bert_score([caption for caption, _ in pairs], [[other] for _, other in pairs])
+    pairs = dict(zip(pairs, scores.tolist(), strict=True))
+    similarities = np.zeros((len(candidates), len(candidates), len(candidates[0])))
+    for first, second in combinations(range(len(candidates)), 2):
+        both = zip(candidates[first], candidates[second], strict=True)
+        similarities[first, second] = similarities[second, first] = [pairs[pair] for pair in both]
+    return similarities
+
+
 Similarities = Callable[[Sequence[Sequence[str]], Path], np.ndarray]
-MEASURES: dict[str, Similarities] = {"cider_d": cider_similarities, "sbert": sentence_similarities}
+MEASURES: dict[str, Similarities] = {
+    "cider_d": cider_similarities,
+    "sbert": sentence_similarities,
+    "bert_score": bert_similarities,
+}
 
 
 def similarities(measure: str, candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:

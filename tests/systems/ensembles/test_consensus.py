@@ -35,6 +35,20 @@ def test_pairs_of_captions_have_the_cider_d_that_scoring_gives(data, tmp_path):
     assert not similar[0, 0].any()
 
 
+def test_bert_score_compares_each_pair_of_candidates_once(monkeypatch, tmp_path):
+    compared = []
+
+    def score(captions, references):
+        compared.extend(zip(captions, references, strict=True))
+        return np.array([len(caption) + len(text) for caption, (text,) in zip(captions, references, strict=True)])
+
+    monkeypatch.setattr(consensus.bert_score, "bert_score", score)
+    similar = consensus.bert_similarities([["a", "b"], ["aa", "b"], ["aa", "bbb"]], tmp_path)
+    assert compared == [("a", ["aa"]), ("b", ["b"]), ("b", ["bbb"]), ("aa", ["aa"])]
+    assert similar[:, :, 0].tolist() == [[0, 3, 3], [3, 0, 4], [3, 4, 0]]
+    assert similar[:, :, 1].tolist() == [[0, 2, 4], [2, 0, 4], [4, 4, 0]]
+
+
 def test_captions_on_which_most_runs_agree_are_chosen(data, tmp_path):
     rain, birds, noise = "rain falls on a roof", "birds sing in a tree", "a machine hums"
     runs = [
