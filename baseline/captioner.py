@@ -45,7 +45,7 @@ PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 + 813 per word"
 
 
-class Config(Schedule, Decoding, SelfCriticalSettings, ExtraCaptions):
+class Config(ExtraCaptions, SelfCriticalSettings, Schedule, Decoding):
     """The settings. The base classes define further ones, such as `epochs`.
 
     In our tests, the defaults gave better captions than the published settings. To train the decoder as published, use

@@ -56,7 +56,7 @@ PARAMETERS = 732_354  # number of parameters of the CRNN; the word vectors are n
 STOP_FROM, STOP_VALUES = 60, 10  # constants for `stop_deviation`, from the published code's conf.yaml
 
 
-class Config(Schedule, ExtraCaptions):
+class Config(ExtraCaptions, Schedule):
     """The settings.
 
     In our tests, the defaults gave better retrieval than the published settings. For the settings of the published

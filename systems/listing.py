@@ -26,6 +26,7 @@ SYSTEM_PACKAGES = ("baseline", "systems")  # the packages that contain systems
 CONTRACT_NAMES = ("Config", "train", "load_model")  # what every system must define (`systems.contract`)
 # From a method of a model to the task that needs it.
 TASKS = {"embed_audio": "retrieval", "caption": "captioning", "answer": "choice", "moments": "moments"}
+BASES = {"WordByWord": "caption"}  # for each base class of `systems.parts`, the method in `TASKS` that it defines
 EXAMPLES = "examples"  # a folder of systems to copy
 LIKENESS = 0.75  # minimum similarity (0 to 1) of a misspelt name and the name that a message suggests
 PUBLISHED = "published"  # name of the file (of a package) or folder (of a module) with the published results
@@ -190,7 +191,7 @@ def _top_level_names(tree: ast.Module) -> Iterator[str]:
 
 
 def _function_names(source: Source) -> set[str]:
-    """Return the names of all functions and methods in a system's files."""
+    """Return the names of all functions and methods in a system's files, and of those that `BASES` define."""
     trees = [source.tree]
     if source.place.is_dir():
         paths = [path for path in sorted(source.place.rglob("*.py")) if path != source.place / "__init__.py"]
@@ -200,6 +201,9 @@ def _function_names(source: Source) -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 names.add(node.name)
+            elif isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+                names.update(method for base, method in BASES.items() if base in bases)
     return names
 
 

@@ -14,7 +14,7 @@ Adapter = Literal["mlp", "mha", "linear", "identity"]
 CLEAN, NOISY = "clean", "noisy"  # names of training data in `stages`, in addition to those in `external`
 
 
-class Config(Schedule, ExtraCaptions):
+class Config(ExtraCaptions, Schedule):
     """The settings; the defaults are the system ATAE as submitted."""
 
     learning_rate: float = Field(1e-4, gt=0)  # of Adam; the paper also names 1e-3, Adam's default

@@ -95,7 +95,7 @@ LOSSES = {"words": "cross-entropy", "contrast": "InfoNCE", "both": "InfoNCE, cro
 FEATURES = {"stft": "log-power spectrogram", "fbsp": "log-power spectrogram of learnt wavelets"}
 
 
-class Config(Schedule, ExtraCaptions):
+class Config(ExtraCaptions, Schedule):
     """The settings. The defaults are the paper's system 8 (system 4 in Table 1), except for `learn_from`."""
 
     epochs: int = Field(40, ge=1)

@@ -15,6 +15,7 @@ from evaluation.metrics.moments import MOST_WINDOWS, average_precision, recall_a
 SMOOTHING = (1, 3, 5)  # the settings that `search` tries
 LEVELS = tuple(round(0.3 + 0.05 * step, 2) for step in range(13))  # 0.3, 0.35, …, 0.9
 GAPS = (0.0, 1.0, 2.0, 4.0)
+FLAT = 1e-12  # relative difference of two cells that are equal up to rounding
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def cut(curve: np.ndarray, hop: float, seconds: float, cutting: Cutting) -> np.n
     curve = smoothed(curve, cutting.smoothing)
     low, high = curve.min(), curve.max()
     is_high = curve >= low + cutting.level * (high - low)
-    is_high[np.argmax(curve)] = True  # rounding may put the threshold above the maximum
+    is_high |= np.isclose(curve, high, rtol=FLAT, atol=0)  # rounding may put the threshold above the maximum
     edges = np.flatnonzero(np.diff(is_high.astype(int), prepend=0, append=0))
     starts, ends = edges[::2], edges[1::2]  # run i has the cells from starts[i] to ends[i] - 1
     is_apart = (starts[1:] - ends[:-1]) * hop > cutting.gap

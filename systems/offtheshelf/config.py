@@ -17,7 +17,7 @@ OWN_KEYS = ("words", "train_words", "words_limit", "context", "text_layer", "blo
 LORA_KEYS = ("lora_rank", "lora_alpha", "lora_dropout")
 
 
-class Config(Schedule, generation.Decoding, SelfCriticalSettings, ExtraCaptions):
+class Config(ExtraCaptions, SelfCriticalSettings, Schedule, generation.Decoding):
     """The settings; the defaults are the paper's best setting.
 
     Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two

@@ -289,7 +289,7 @@ def check_that_all_was_trained(run):
     assert rates == pytest.approx([1e-4 * 4 / 5, 1e-4 * (1 + np.cos(np.pi * 4 / 5)) / 2])
 
 
-def test_groups_have_their_own_learning_rates_and_only_weights_decay(place):
+def test_groups_have_their_own_rates_and_only_weights_decay(place):
     settings = yaml.safe_load("{" + ", ".join(EVERYTHING).replace("=", ": ") + "}")
     model = atae.Retriever(atae.Config(text_encoder=str(place / "text"), epochs=2, **settings))
     optimizer = atae.Training(model, None, None).configure_optimizers()
@@ -318,7 +318,7 @@ def test_a_trained_temperature_stays_in_its_range(place):
         assert model.temperature.item() == pytest.approx(kept)
 
 
-def test_long_clips_give_random_excerpts_in_training_and_their_beginning_in_validation(place):
+def test_long_clips_give_random_excerpts_in_training_only(place):
     split = read_dataset(place / "data", "validation")["validation"]
     settings = {"audio_encoder": "tiny_network", "train_audio": True, "audio_seconds": 0.1}
     model = atae.Retriever(atae.Config(text_encoder=str(place / "text"), **settings))

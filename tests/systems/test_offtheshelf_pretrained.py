@@ -140,9 +140,9 @@ def test_a_caption_is_as_probable_as_in_training(place):
         generated = generation.search(model.encode(audio, lengths), [0], model.rules, config)
         sound = model.audio(audio, lengths)[0].numpy()
     ids = [number for number in generated.ids[0].tolist() if number >= 0]
-    batch = make_batch([Item(sound, [model.decoder.start, *ids], None)], PADDING)
+    batch = make_batch([Item(sound, [model.decoder.start, *ids], None, "a.wav")], PADDING)
     with torch.no_grad():
-        loss, size = Training(model).loss(batch)
+        loss, size = Training(model, None).loss(batch)
     assert size == len(ids)
     assert float(loss) * size == pytest.approx(-float(generated.log_probability[0]), abs=1e-3)
     assert model.caption(audio, lengths) == [model.decode(ids)]
@@ -157,7 +157,7 @@ def test_a_training_caption_keeps_its_letters_and_is_cut(place):
 
 def test_adamw_optimises_only_trained_weights(place):
     model = PretrainedCaptioner(configured(f"decoder={place / 'gpt'}", "tuning=frozen", "weight_decay=0.1"))
-    optimizer = Training(model).configure_optimizers()
+    optimizer = Training(model, None).configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
     trained = {id(parameter) for parameter in optimizer.param_groups[0]["params"]}

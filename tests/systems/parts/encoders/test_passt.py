@@ -205,7 +205,7 @@ def test_spectrograms_are_changed_in_training_only(trained):
     assert shapes == [(1, 128, 1000)]
 
 
-def test_a_frozen_encoder_stays_in_evaluation_mode_and_offers_no_spectrogram(ours):
+def test_a_frozen_encoder_is_not_trained_or_masked(ours):
     frozen = encoders.Encoder("passt", passt, ours)
     frozen.train(True)
     assert not ours.training
@@ -226,7 +226,7 @@ class Model(torch.nn.Module):
         return self.norm(audio[:, :4])
 
 
-def test_batch_norms_keep_their_statistics_and_wrong_shapes_are_named():
+def test_batch_norms_keep_their_statistics():
     encoder = encoders.Encoder("theirs", passt, Model(), trained=True)
     encoder.train(True)
     assert encoder.model.training
