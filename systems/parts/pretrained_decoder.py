@@ -83,7 +83,10 @@ class PretrainedDecoder(TextGenerator):
         self.outputs = head.weight.shape[0]
         self.window = texts.window(language)
         self._set_first_tokens()
-        self.enter = self._audio_layer(audio_size, language)
+        size = language.config.hidden_size
+        if fusion == "prefix":
+            size = language.get_input_embeddings().weight.shape[1]
+        self.enter = nn.Linear(audio_size, size)
         self.language: nn.Module = language
         self.eval()
         if not self._repeats_itself():
@@ -134,21 +137,6 @@ class PretrainedDecoder(TextGenerator):
                 "decoder like GPT-2 or BART"
             )
         return self.load(AutoModelForCausalLM, CROSS_ATTENTION, add_cross_attention=True)
-
-    def _audio_layer(self, audio_size: int, language: "PreTrainedModel") -> nn.Linear:
-        """Make the layer that maps the audio to the decoder's size.
-
-        A prefix of audio with a variance of 1 gets the scale of the decoder's embeddings of tokens. With the scale of
-        torch's initial weights, which is four times as large for SmolLM2, training needs more steps.
-        """
-        if self.fusion != "prefix":
-            return nn.Linear(audio_size, language.config.hidden_size)
-        tokens = language.get_input_embeddings().weight
-        layer = nn.Linear(audio_size, tokens.shape[1])
-        with torch.no_grad():
-            layer.weight *= tokens.std() * 3**0.5  # torch's initial weights give a standard deviation of 1 / sqrt(3)
-            layer.bias.zero_()
-        return layer
 
     def _is_new(self, weight: str) -> bool:
         """Return whether the weight with this name belongs to the cross-attention that is added to a causal model."""
