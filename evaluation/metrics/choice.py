@@ -115,7 +115,7 @@ def metric_sets() -> dict[str, MetricSet]:
     """Return the sets of metrics that a request can name: one for each year with such a task.
 
     Raises:
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     return year_sets("choice")
 
@@ -129,7 +129,7 @@ def resolve_metrics(names: Sequence[str] | None, truth: Questions) -> MetricSet:
 
     Raises:
         BadRequest: There is no such metric or set.
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     allowed = [ACCURACY]
     for kind, macro in ((TYPE, MACRO_TYPES), (PART, MACRO_PARTS)):

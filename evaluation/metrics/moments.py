@@ -211,7 +211,7 @@ def metric_sets() -> dict[str, MetricSet]:
     """Return the sets of metrics that a request can name: one for each year with such a task.
 
     Raises:
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     return year_sets("moments")
 
@@ -224,7 +224,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
 
     Raises:
         BadRequest: There is no such metric or set.
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     check_names(names)
     metrics: dict[str, None] = {}
