@@ -8,7 +8,7 @@ Files: for each split, `questions_SPLIT.jsonl` in the form of DCASE 2026 task 5,
 
 Conventions
 -----------
-- **The question alone does not give the answer away.** Questions come in sets. The questions of a set have the same
+- **The text of a question does not reveal the answer.** Questions come in sets. The questions of a set have the same
   text and the same options, each is about a clip of its own, and each option is the right answer once. In a set, the
   right answer of each question is at a different place among the options. So a system that ignores the audio answers
   exactly one question of each set correctly, if it always chooses the same option or the same place.
