@@ -1,4 +1,4 @@
-"""Floors of question answering and of moment retrieval: predictions of systems that do not listen.
+"""Floors of question answering and of moment retrieval: predictions that do not use the audio.
 
     python -m baseline.answer_floors choice --truth data/questions --out runs/question-floors
     python -m baseline.answer_floors moments --truth data/recordings --out runs/recording-floors
@@ -6,7 +6,7 @@
 A system should beat these floors:
 
 - choice: a random option, the first option, and the longest option of each question. If the first or the longest option
-  is right more often than chance, the questions give some answers away.
+  is right more often than chance, the questions reveal some answers.
 - moments: one window that is the whole recording, and ten random windows of the recording.
 
 The command writes the predictions and score files of the floors to a folder, and prints a table of their scores.
@@ -49,7 +49,7 @@ def first_options(questions: Questions) -> Answers:
 
 
 def longest_options(questions: Questions) -> Answers:
-    """Return the option of each question with the largest number of characters; of equal ones the first."""
+    """Return the longest option of each question; of options with the same length, the first one."""
     return Answers(tuple(questions.by_id), tuple(max(question.options, key=len) for question in questions.questions))
 
 
@@ -78,7 +78,7 @@ MOMENTS: Mapping[str, Callable[[Recordings], Moments]] = MappingProxyType(
 
 
 def main(options: argparse.Namespace) -> None:
-    """Write and score predictions of systems that do not listen."""
+    """Write and score predictions that do not use the audio."""
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise BadRequest(f"{options.out}: must not exist or must be an empty folder; give another folder with --out")
     kind = KINDS[options.kind]

@@ -57,8 +57,8 @@ def read_report(path: Path) -> Report:
 def changes(before: Report, now: Report) -> str:
     """Return a text table that shows the rows of a report next to the same rows of an earlier one.
 
-    Two rows are the same if they have the same description. Rows that the earlier report lacks show empty values; rows
-    that only the earlier report has are left out, because a benchmark may take only some of the measures.
+    Two rows are the same if they have the same description. Rows that only the later report contains show empty values.
+    Rows that only the earlier report contains are left out, because a benchmark may take only some of the measures.
     """
     earlier = {row.what: row for row in before.rows}
     rows = []

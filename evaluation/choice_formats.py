@@ -42,7 +42,7 @@ class Answers:
     Attributes:
         ids: The ids of the questions, in the order of the file.
         answers: The answer to each question.
-        lines: The line number of each answer in its file; empty for answers that were not read from lines.
+        lines: The line number of each answer in its file. Empty for answers that were not read from lines.
     """
 
     ids: tuple[str, ...]

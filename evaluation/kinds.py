@@ -1,4 +1,4 @@
-"""The kinds of answers that systems give, and how each kind is read and scored: one table.
+"""The table of the kinds of answers that systems give, with the functions that read and score each kind.
 
     kind = KINDS["moments"]
     truth, notes = kind.read_truth(Path("castella_val_release.jsonl"), "evaluation")
@@ -7,7 +7,7 @@
 Code that handles several kinds reads this table and does not compare names. To add a kind, add its metrics to
 `metrics.catalogue`, its functions as below, and an entry to `KINDS`.
 
-Reading and scoring import their modules when they are called, because commands must start quickly.
+The functions import the modules that they need when they are called, because commands must start quickly.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ class Kind:
             path is a data folder. It returns the ground truth, and warnings and notes.
         score_file: Function that reads and scores a prediction.
         truth: The noun for what the ground truth must have, for messages.
-        has_truth: Function that returns True if a ground truth has this, which a blind set does not.
+        has_truth: Function that returns True if a ground truth has this. A blind set does not have it.
     """
 
     system: str

@@ -43,7 +43,7 @@ class Moments:
         ids: The ids of the queries, in the order of the file.
         windows: For each query, an array of shape (n, 2) with the start and end of its n windows in seconds, in the
             order of the file.
-        scores: For each query, the (n,) scores of its windows; empty if the file has no scores. The windows are then
+        scores: For each query, the (n,) scores of its windows. Empty if the file has no scores; the windows are then
             best first.
         recordings: For each query, the name of its recording, or "" if the file does not state it; empty if no query
             has one.

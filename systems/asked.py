@@ -11,8 +11,8 @@ For each split, a data folder has one of these, in the forms that `evaluation.da
 - `questions_SPLIT.jsonl` or a folder `questions_SPLIT/`; the paths of the clips are relative to this file or folder.
 - `moments_SPLIT.jsonl`, and the recordings in `SPLIT/`; the file of a recording has its name and a suffix.
 
-All other folders have clips with captions (`evaluation.data.dataset`). If a folder has both, it counts as a folder of
-clips with captions, unless the caller names the kind.
+All other folders are read as folders of clips with captions (`evaluation.data.dataset`). If a folder has both, it
+counts as a folder of clips with captions, unless the caller names the kind.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from evaluation.text import unknown_key
 
 CLIPS, CHOICE, MOMENTS = "clips", "choice", "moments"
 STEMS: Mapping[str, str] = MappingProxyType({CHOICE: "questions", MOMENTS: "moments"})  # beginnings of file names
-# What the data folders of each kind have, for messages.
+# The content of the data folders of each kind, for messages.
 CONTENTS: Mapping[str, str] = MappingProxyType(
     {
         CLIPS: "clips with captions (captions_SPLIT.csv)",
@@ -126,7 +126,7 @@ def _source(folder: Path, kind: str, split: str) -> Path:
     """Return the file or folder of a split.
 
     Raises:
-        BadRequest: There is none.
+        BadRequest: The split has no such file or folder.
     """
     file = folder / f"{STEMS[kind]}_{split}.jsonl"
     if file.is_file():

@@ -1,4 +1,4 @@
-"""Runs that a system uses as its parts, such as the retriever with which another system answers questions.
+"""Runs that another system uses, such as a retriever that `systems.answers` uses to answer questions.
 
 The config of the system names the folder of the other run. Its model is loaded from there, so the folder must stay in
 its place. The system stores the digest of the other run's checkpoint, because a changed model needs a new fit.
@@ -33,14 +33,14 @@ class OtherRun:
         """Make sure that the other run is the one that a checkpoint was fitted with.
 
         Raises:
-            BadRequest: It is not.
+            BadRequest: The checkpoint of the other run has changed.
         """
         if stored != self.digest:
             message = f"must have the checkpoint that {checkpoint} was fitted with; found another one"
             raise BadRequest(f"{self.folder}: {message}: put the old checkpoint back, or train again")
 
     def description(self, **facts: object) -> dict[str, object]:
-        """Return the description in the system.yaml of the other run, with other values for some entries.
+        """Return the description in the system.yaml of the other run, with some entries replaced by `facts`.
 
         If the training of the other run has not ended, only these entries are returned.
         """

@@ -14,12 +14,12 @@ ID = re.compile(r"\s*0*(\d{1,18})(\.0)?\s*")
 def read_ids(path: Path, column: str | int = "sound_id") -> dict[str, int]:
     """Return a dict from each Freesound id in a list to the first line that contains it.
 
-    Words in the place of an id, such as Clotho's `Not found`, are skipped.
+    Cells without an id, such as Clotho's `Not found`, are skipped.
 
     Args:
         path: The list.
-        column: Name of the column that has the ids, or its number from 1. A list without a column of this name has an
-            id in each line, or links to Freesound.
+        column: Name of the column that has the ids, or its number from 1. If the list has no column with this name, the
+            ids are read from lines that are ids, and from links to Freesound.
 
     Raises:
         BadRequest: The list has no ids.

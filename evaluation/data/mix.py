@@ -5,9 +5,9 @@
 
 Wu et al. 2024 (arXiv 2309.17352, the winner of DCASE 2023 task 6A) trained on such mixtures of Clotho's clips. As in
 their code (slSeanWU/beats-conformer-bart-audio-captioner), the two clips are drawn at random, the ratio of their
-energies is drawn between -5 and 5 dB, and the shorter clip begins at a random place in the longer one. They let ChatGPT
-combine the captions. This module joins them: "A dog barks." and "Rain falls." become "A dog barks and rain falls.". To
-use captions of a language model, replace those in `captions_development.csv` of the new folder;
+energies is drawn between -5 and 5 dB, and the shorter clip begins at a random place in the longer one. Wu et al. let
+ChatGPT combine the captions. This module joins them: "A dog barks." and "Rain falls." become "A dog barks and rain
+falls.". To use captions of a language model, replace those in `captions_development.csv` of the new folder;
 `metadata_development.csv` has the two clips of each mixture.
 
 Two clips that share a caption are not mixed, because the mixture would be described by the same words twice.
@@ -41,7 +41,7 @@ class Mixed:
 
     Attributes:
         clips: The number of mixed clips.
-        captions: The number of captions of each.
+        captions: The number of captions of each mixed clip.
     """
 
     clips: int
@@ -126,7 +126,7 @@ def draw_pairs(clips: Sequence[Clip], number: int, rng: Generator) -> list[tuple
         rng: The random generator.
 
     Returns:
-        The pairs; fewer than `number` if there are not enough.
+        The pairs. There are fewer than `number` if too few of the drawn pairs share no caption.
     """
     total = len(clips) * (len(clips) - 1) // 2
     drawn = rng.choice(total, size=min(total, TRIES * number + 1000), replace=False)
@@ -165,8 +165,8 @@ def mix(first: np.ndarray, second: np.ndarray, decibels: float, place: float) ->
     Args:
         first: (samples,) the first waveform.
         second: (samples,) the second one, which may have another length.
-        decibels: The ratio of the first one's mean energy to the second one's in dB, which the second one is scaled to.
-            A waveform of zeros is not scaled.
+        decibels: The ratio of the mean energy of the first waveform to that of the second one in dB. The second
+            waveform is scaled to get this ratio, unless a waveform is zero everywhere.
         place: The start of the shorter one in the longer one: 0 at its beginning, 1 as late as possible.
 
     Returns:
@@ -187,7 +187,7 @@ def mix(first: np.ndarray, second: np.ndarray, decibels: float, place: float) ->
 
 
 def _plan(name: str, first: Clip, second: Clip, captions: int, rng: Generator) -> Mixture:
-    """Draw what is random in a mixture: which captions are joined, the ratio of the energies, and the place."""
+    """Draw the random parts of a mixture: the pairs of captions, the ratio of the energies, and the place."""
     order = rng.permutation(captions)
     joined = tuple(join_captions(first.captions[index], second.captions[order[index]]) for index in range(captions))
     return Mixture(name, first, second, joined, rng.uniform(-DECIBELS, DECIBELS), rng.random())

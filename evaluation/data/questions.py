@@ -12,7 +12,7 @@ Files
 - A folder of JSON files, as DCASE 2025 task 5 publishes them. Each file has one object with the keys `question`,
   `choice` (the options), `answer`, `audio_url` and `question_type`, and the file's name without `.json` is the id. If
   the folder has subfolders (the subsets BQA, TSQA and CQA), the name of the first one is the part. We could not confirm
-  the names of the subfolders, because the data set is gated.
+  the names of the subfolders, because access to the data set is restricted.
 
 Other keys are not read.
 

@@ -1,6 +1,6 @@
 """Reading WavCaps as published: a JSON file with captions for each of four sources, and a folder with its audio.
 
-A folder has these files, and those of some sources may be missing altogether:
+A folder contains these files. All files of a source may be missing:
 
     json_files/AudioSet_SL/as_final.json            Audio/AudioSet_SL/NAME.flac          NAME.wav is the id
     json_files/BBC_Sound_Effects/bbc_final.json     Audio/BBC_Sound_Effects/ID.flac
@@ -14,7 +14,8 @@ files contain only this list. Each clip has one caption.
 The published numbers of clips differ. The authors' table says 403,050 clips. An issue on their page counts 262,300
 clips of FreeSound in the JSON file but 214,208 in the archive of that time, 1,232 clips of SoundBible in the JSON file
 but 1,320 in the archive, and 31,291 clips of BBC in the text but 31,201 in the file. `CLIPS` has the numbers of the
-JSON files. A file with another number of clips gives a warning. Audio files without an entry are ignored.
+JSON files. If a file contains another number of clips, `read_wavcaps` warns of it. Audio files without an entry are
+ignored.
 
 WavCaps contains recordings that evaluation sets also contain: clips of AudioCaps in AudioSet_SL, and many clips of
 Clotho in FreeSound. A challenge therefore publishes a list of excluded sounds.
@@ -56,8 +57,8 @@ def is_wavcaps(folder: Path) -> bool:
 def read_wavcaps(folder: Path, excluded: Set[str] = frozenset()) -> Dataset:
     """Read all sources that a folder contains, as one development split.
 
-    Clips without an audio file are left out, and so are excluded clips and the files that cannot be decoded. A finding
-    counts them. The name of a clip is SOURCE/FILE.
+    Clips without an audio file are left out. So are excluded clips, and clips whose files are known to be damaged.
+    Findings count the clips that are left out. The name of a clip is SOURCE/FILE.
 
     Args:
         folder: The folder with `json_files`.

@@ -8,9 +8,8 @@ Conventions
 -----------
 - **An answer is right if it is the text of the right option, verbatim.** Letters, indices and other spellings are not
   answers. So the order of the options does not affect a score.
-- **Each question must be answered exactly once, with one of its options.** An answer that is not an option, and an
-  unknown, missing or repeated id, is an error. So no answer counts as half right, and leaving out hard questions does
-  not help.
+- **Each question must be answered exactly once, with one of its options.** An answer that is not an option is an error,
+  and so is an unknown, missing or repeated id. So leaving out hard questions does not raise a score.
 - **Intervals.** Each metric is computed over all questions. The interval by clip leaves out all questions about a clip
   together. If a type or part has a single question, or questions about a single clip, its accuracy has no interval.
 - **Chance** is the expected value if each answer is drawn from the options of its question.
@@ -19,8 +18,8 @@ Metrics
 -------
 - `accuracy`: the share of right answers over all questions (micro average).
 - `macro_types` and `macro_parts`: the mean of the accuracies of the types of questions, or of the parts of the data set
-  (macro average). The overall accuracy of the 2025 baselines on the data set's page is the mean of three parts: it is
-  38.4 for 45.2, 38.7 and 31.4. Whether the ranking of 2025 used it is not confirmed.
+  (macro average). On the data set's page, the overall accuracy of a baseline of 2025 is such a mean: the parts have
+  45.2, 38.7 and 31.4, and the mean is 38.4. We could not confirm that the ranking of 2025 used this mean.
 - `type@NAME` and `part@NAME`: the accuracy on the questions of a type or part.
 
 Sources: dcase.community/challenge2025/task-audio-question-answering; PeacefulData/2025_DCASE_AudioQA_Official (data
@@ -59,7 +58,7 @@ def is_right(given: Sequence[str], right: Sequence[str]) -> np.ndarray:
 
 
 def label_statistics(right: np.ndarray, labels: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
-    """Return the statistics from whose sums over questions `mean_of_labels` computes a metric.
+    """Return statistics of each question, from whose sums `mean_of_labels` computes a metric.
 
     Args:
         right: (n,) 1 for each question with the right answer, otherwise 0.
@@ -75,9 +74,9 @@ def label_statistics(right: np.ndarray, labels: Sequence[str], chosen: Sequence[
 
 
 def mean_of_labels(sums: np.ndarray) -> np.ndarray:
-    """Return the mean of the accuracies of labels, from sums of `label_statistics`, (..., 2c).
+    """Return the mean of the accuracies of c labels, from (..., 2c) sums of `label_statistics`.
 
-    Labels without a question are left out. If all are, the mean is NaN.
+    Labels without a question are left out. If no label has a question, the mean is NaN.
     """
     right, counts = np.split(sums, 2, axis=-1)
     accuracies = np.divide(right, counts, out=np.zeros_like(right), where=counts > 0)
@@ -116,7 +115,7 @@ def metric_sets() -> dict[str, MetricSet]:
     """Return the sets of metrics that a request can name: one for each year with such a task.
 
     Raises:
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     return year_sets("choice")
 
@@ -130,7 +129,7 @@ def resolve_metrics(names: Sequence[str] | None, truth: Questions) -> MetricSet:
 
     Raises:
         BadRequest: There is no such metric or set.
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     allowed = [ACCURACY]
     for kind, macro in ((TYPE, MACRO_TYPES), (PART, MACRO_PARTS)):
@@ -182,8 +181,8 @@ def evaluate(
         parts: A dict from ids to parts, if `truth` is a dict (default: no parts).
         clips: A dict from ids to the clips that the questions are about, if `truth` is a dict (default: each question
             is about a clip of its own).
-        metrics: Names of metrics or of sets, such as `dcase2026` (default: the accuracy; and for several types or
-            parts, their macro average and the accuracy of each).
+        metrics: Names of metrics or of sets, such as `dcase2026` (default: the accuracy; if there are several types or
+            parts, also their macro average and the accuracy of each).
         interval: One of `intervals.METHODS`.
         file: The name of the answers in findings.
 

@@ -22,13 +22,14 @@ Conventions
   warning names them. A window of length 0 counts as wrong, as in the scorer, and the baseline writes some. A window
   whose end is before its start is an error: the scorer would compute an IoU from its negative length.
 - **Each query must appear exactly once**, with one window or more. An unknown, missing or repeated id is an error. The
-  scorer requires the same ids. It keeps both entries of a repeated id for average precision, and would leave queries
-  without windows out of mAP.
+  scorer requires the same ids. For average precision, it keeps both entries of a repeated id. From mAP, it would leave
+  out queries without windows.
 
-Differences from the published scorer: its numbers are percentages with two decimals, these are in [0, 1] at full
-precision. It reads `w[2]`, so it fails for the blind form `[start, end]`; here the blind form gives the numbers of
-the development form with falling scores. It leaves out truth windows longer than 1500 s; the recordings of the task
-are at most 300 s long, and reading warns of windows that end after their recording.
+This module differs from the published scorer in three points. The scorer's numbers are percentages with two decimals;
+these are in [0, 1] at full precision. The scorer reads `w[2]`, so it fails for the blind form `[start, end]`. This
+module scores the blind form as if the windows had falling scores. The scorer leaves out truth windows longer than 1500
+s. The recordings of the task are at most 300 s long, and `read_recordings` warns of windows that end more than two
+seconds after their recording.
 
 Metrics
 -------
@@ -85,10 +86,10 @@ def _overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def best_iou(window: np.ndarray, truth: np.ndarray) -> float:
-    """Return the IoU of a window, (2,), with the truth window, of (m, 2), for which it is largest.
+    """Return the largest IoU of a window, (2,), with any of m truth windows, (m, 2).
 
     As in the scorer, the IoU is the overlap over the distance from the first start to the last end. This equals `iou`
-    up to rounding, which decides at a threshold such as 0.7.
+    up to rounding. Rounding matters if the IoU is equal to a threshold such as 0.7.
     """
     best = truth[np.argmax(iou(window[None], truth)[0])]
     overlap = max(min(window[1], best[1]) - max(window[0], best[0]), 0)
@@ -96,7 +97,7 @@ def best_iou(window: np.ndarray, truth: np.ndarray) -> float:
 
 
 def recall_at_one(window: np.ndarray, truth: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """Return R1 of one query at t thresholds: (t,) of 1 if its first window is right, otherwise 0.
+    """Return R1 of one query at t thresholds, (t,): 1 if its first window is right, otherwise 0.
 
     Args:
         window: (2,) start and end of the first window in seconds.
@@ -210,7 +211,7 @@ def metric_sets() -> dict[str, MetricSet]:
     """Return the sets of metrics that a request can name: one for each year with such a task.
 
     Raises:
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     return year_sets("moments")
 
@@ -223,7 +224,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
 
     Raises:
         BadRequest: There is no such metric or set.
-        Faulty: As `sets.year_sets`.
+        Faulty: See `sets.year_sets`.
     """
     check_names(names)
     metrics: dict[str, None] = {}

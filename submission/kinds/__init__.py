@@ -1,11 +1,12 @@
-"""The kinds of tasks. All that differs between them is here: the rest of the package asks `KINDS`.
+"""The kinds of tasks. `KINDS` contains everything in which they differ, and the rest of the package reads it.
 
 To add a kind:
 
 1. Add its metrics and the function that scores a prediction to `evaluation.kinds`.
-2. Write a form of output files in `submission.outputs`, a subclass of `Form` or of `Table`, unless there is one.
+2. Write a form of output files in `submission.outputs`, a subclass of `Form` or of `Table`, unless a suitable form
+   exists.
 3. Write a subclass of `Kind`, and add it to `KINDS`.
-4. Write a task file with this `kind`.
+4. Write a task file whose key `kind` names it.
 """
 
 from typing import TYPE_CHECKING

@@ -24,10 +24,10 @@ class Kind(ABC):
         forms: A dict from the name of each form of output files to the form.
         unit: The noun for what groups the items of a score: a clip or a recording.
         memory: Maximum memory in bytes for the check and the scores of a package.
-        suffixes: Suffixes of a prediction in `predictions/SPLIT.*` of a run. The first one is usual.
+        suffixes: Suffixes of a prediction in `predictions/SPLIT.*` of a run. The first one is the usual one.
         answers: The plural noun for what a system predicts, such as "captions".
         of_system: The name of a prediction in messages, such as "a captioner's captions".
-        is_predicted: True if `dcase-systems predict` writes such predictions.
+        is_predicted: True if messages about a missing prediction suggest `dcase-systems predict`.
         system: A noun for the system, such as "captioner".
         scored: The noun for what is scored, in advice.
         score_name: Name of a run's score on the evaluation split, without suffix.
@@ -87,7 +87,7 @@ class Kind(ABC):
         """Check the ground truth of a split. Otherwise an error in it would be reported for every package.
 
         Raises:
-            Faulty: It has an error.
+            Faulty: The ground truth has an error.
         """
 
     @abstractmethod

@@ -70,7 +70,7 @@ class Form(ABC):
         """Check that the facts of a task describe this form.
 
         Raises:
-            ValueError: They do not. The message begins with the path of a fact.
+            ValueError: The facts describe another form. The message begins with the path of a fact.
         """
 
     @abstractmethod

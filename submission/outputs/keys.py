@@ -21,14 +21,14 @@ GUESSED = 100  # maximum number of misspelt names that are looked up, and of nam
 
 @dataclass(frozen=True)
 class Term:
-    """The words of messages for what a file has answers for.
+    """The words that messages use for what a file answers, such as clips or queries.
 
     Attributes:
         one: The singular, such as "clip".
         several: The plural.
-        compared: The plural of the texts that are compared, such as "names".
+        compared: The plural noun for the texts that are compared, such as "names".
         missing: The message about a missing one. `{}` stands for its text.
-        line: What a file has for each of them: a "row" or a "line".
+        line: The noun for the part of a file that answers one of them: "row" or "line".
         is_text: True if the texts are sentences and not names.
     """
 

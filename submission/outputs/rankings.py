@@ -179,7 +179,7 @@ def _check_prediction(prediction: Similarity | Ranking, split: Split, file: str)
     """Check that a prediction has the queries and clips of a split.
 
     Raises:
-        Faulty: It does not.
+        Faulty: The prediction has other queries or clips.
     """
     retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file, split)
 

@@ -29,11 +29,12 @@ class Table(Form):
     """A form of output files that are tables.
 
     Attributes:
-        field: The field that the pattern of the columns after the first one has; empty for a single column.
+        field: The placeholder that the name of the columns after the first one must contain; empty if there is only one
+            such column.
         term: The words for what the first cell of each row names.
         content: What the cells of a row contain, for messages about its width. `{}` stands for the number of cells
             after the first one.
-        example: Further names for the header in the message about a wrong one.
+        example: Further column names that the message about a wrong header shows.
     """
 
     facts: tuple[str, ...] = ("separator", "separators_accepted")
@@ -44,7 +45,7 @@ class Table(Form):
 
     @abstractmethod
     def expected(self, split: Any) -> Sequence[str]:
-        """Return the first cells that the rows of a file for a split must have, one each."""
+        """Return the first cell of each row that a file for a split must contain."""
 
     @abstractmethod
     def rows(self, task: "Task", prediction: Any, split: Any, file: str) -> tuple[list[str], Iterable[Sequence[str]]]:
@@ -250,10 +251,10 @@ def read_bytes(path: Path, file: str) -> bytes:
 def check_lines(lines: int, expected: int, term: Term, file: str) -> None:
     """Check that a file does not have far more lines than expected.
 
-    Otherwise a finding about each surplus line would take minutes.
+    Without this check, the findings about all surplus lines would take minutes.
 
     Raises:
-        Faulty: It has.
+        Faulty: The file has far more lines.
     """
     if expected and lines > MANY * expected + 100:
         message = f"must have one line for each of {expected} {term.several}; found {lines} lines"

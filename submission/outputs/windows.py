@@ -1,7 +1,7 @@
 """The output of audio moment retrieval: JSON lines with the best windows of each query.
 
 There are two forms. In the development form, a window is `[start, end, score]`. In the blind form, which teams submit,
-it is `[start, end]`, and the windows of a query are best first. A file must have one of them throughout.
+it is `[start, end]`, and the windows of a query are best first. All windows of a file must have the same form.
 
 Source: ta0ta0-star/DCASE-AMR, `src/create_submission.py` and `src/standalone_eval/README.md`.
 """
@@ -113,7 +113,7 @@ def most_windows(task: "Task") -> int:
 
 
 def has_scores(task: "Task") -> bool:
-    """Return whether each window ends with its score. Every task with this form states it."""
+    """Return whether each window has a third number, its score. Every task with this form states this."""
     assert task.scores is not None  # noqa: S101, the schema of tasks has checked it
     return task.scores.value
 

@@ -10,14 +10,14 @@ RETRIEVER and CAPTIONER are run folders, and DIR has multiple-choice questions a
   the option, or a statement that is made from both (`texts.py`).
 - A captioner describes the clip, and a frozen language model reads the caption, the question and each option
   (`language.py`). The model chooses the option with the highest log-probability: the sum over its tokens (`total`),
-  the mean over its tokens (`mean`), or how much the caption increases the sum (`gain`).
-- With a language model alone, nothing listens to the clip. The accuracy shows what the questions give away.
+  the mean over its tokens (`mean`), or the increase of the sum by the caption (`gain`).
+- A language model alone does not use the audio. If its accuracy is above chance, the questions reveal some answers.
 
-Training only fits which of the three texts or of the log-probabilities is used: the one with the highest accuracy on
-the validation questions.
+Training only chooses one of the three texts, or one of the three log-probabilities: the one with the highest accuracy
+on the validation questions.
 
-A run does not contain the retriever or captioner. It names its folder, as the config gives it, and refuses it if its
-checkpoint has changed.
+A run does not contain the retriever or captioner, only the path from the config. If the checkpoint of the retriever or
+captioner has changed, the run cannot be loaded.
 """
 
 from abc import abstractmethod
@@ -82,7 +82,7 @@ class Answerer(nn.Module):
         ways: The names of the ways.
         way: The way that `answer` uses.
         sample_rate: Sample rate of the audio in Hz.
-        other: The run that the model uses, if any.
+        other: The run of the retriever or captioner that the model uses, if any.
         device: The device that the model is on.
     """
 
@@ -99,7 +99,7 @@ class Answerer(nn.Module):
             self.sample_rate = other.model.sample_rate
 
     def to(self, device: torch.device) -> Self:
-        """Move the model and the part, which may not be a torch module, to a device."""
+        """Move the model and the other run's model, which may not be a torch module, to a device."""
         super().to(device)
         if self.part is not None:
             self.part = self.part.to(device)
@@ -108,7 +108,7 @@ class Answerer(nn.Module):
 
     @abstractmethod
     def listen(self, audio: Tensor, lengths: Tensor) -> list[Any]:
-        """Return what the model knows of each clip: an embedding, a caption, or None."""
+        """Return what `scores` needs of each clip: an embedding, a caption, or None."""
 
     @abstractmethod
     def scores(self, clip: Any, question: str, options: Sequence[str]) -> dict[str, list[float]]:
@@ -124,7 +124,7 @@ class Answerer(nn.Module):
     def answer(
         self, audio: Tensor, lengths: Tensor, questions: Sequence[str], options: Sequence[Sequence[str]]
     ) -> list[str]:
-        """Answer a question about each clip (`systems.contract.Answerer`). Of equal scores, the first option wins."""
+        """Answer a question about each clip (`systems.contract.Answerer`). Of equal scores, the first is chosen."""
         answers = []
         for clip, question, of_question in zip(self.listen(audio, lengths), questions, options, strict=True):
             values = self.scores(clip, question, of_question)[self.way]
@@ -161,7 +161,7 @@ class LanguageAnswerer(Answerer):
         name: The language model.
     """
 
-    sample_rate = 16000  # nothing listens if there is no captioner
+    sample_rate = 16000  # without a captioner, the audio is not used
 
     def __init__(self, other: OtherRun | None, name: str):
         super().__init__(other)

@@ -17,10 +17,10 @@ CLEAN, NOISY = "clean", "noisy"  # names of training data in `stages`, in additi
 class Config(ExtraCaptions, Schedule):
     """The settings; the defaults are the system ATAE as submitted."""
 
-    learning_rate: float = Field(1e-4, gt=0)  # of Adam; the paper also names 1e-3, Adam's default
+    learning_rate: float = Field(1e-4, gt=0)  # Adam's; the paper also names 1e-3, Adam's default
     monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch
     audio_encoder: str = "cnn14"  # one of `encoders.NAMES`, or any HEAR module
-    audio_weights: str = ""  # file or folder of its weights; empty: the encoder's default place
+    audio_weights: str = ""  # file or folder of its weights; empty: the default place
     # Keyword arguments for the encoder's load_model, such as vggish's post_activation or openl3's padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; None: the encoder's own hop
@@ -38,22 +38,22 @@ class Config(ExtraCaptions, Schedule):
     size: int = Field(512, ge=1)  # width of the adapters' hidden layer and of their output
     loss: Literal["contrastive", "nt_xent", "triplet", "distilled"] = "contrastive"
     pairs: Literal["all", "text-audio"] = "all"  # pairs in the loss; `all` includes pairs of two clips and of two texts
-    temperature: float = Field(0.07, gt=0)  # of nt_xent and distilled
+    temperature: float = Field(0.07, gt=0)  # of the losses nt_xent and distilled
     train_temperature: bool = False  # train the temperature, with `temperature` as its initial value; nt_xent only
     teachers: tuple[str, ...] = ()  # run folders of trained retrievers, whose similarities distilled learns
     init_from: str = ""  # run folder of a system with the same model, whose weights the training starts from
-    margin: float = Field(1.0, gt=0)  # of triplet
+    margin: float = Field(1.0, gt=0)  # of the loss triplet
     audio_learning_rate: float | None = Field(None, gt=0)  # of a trained audio encoder; None: learning_rate
     text_learning_rate: float | None = Field(None, gt=0)  # of a trained text encoder; None: learning_rate
     weight_decay: float = Field(0, ge=0)  # 0: Adam; above 0: AdamW
-    schedule: Literal["plateau", "cosine"] = "plateau"  # cosine: warm-up and cosine, step by step, without plateaus
-    warmup: int = Field(0, ge=0)  # epochs of the warm-up; of schedule=cosine
+    schedule: Literal["plateau", "cosine"] = "plateau"  # cosine: warm-up and cosine, changed after each step
+    warmup: int = Field(0, ge=0)  # epochs of the warm-up, for schedule=cosine
     decay: int | None = Field(None, ge=1)  # epochs of the cosine after the warm-up; None: all other epochs
-    lowest_share: float = Field(0, ge=0, lt=1)  # the lowest learning rates as shares of the highest; of schedule=cosine
+    lowest_share: float = Field(0, ge=0, lt=1)  # lowest learning rate divided by the highest; for schedule=cosine
     spec_augment: int = Field(0, ge=0)  # masks in time and in frequency on the spectrogram of a trained audio encoder
     mixup: float = Field(0, ge=0)  # alpha of mixup between the clips of a batch; 0: no mixup
-    audio_seconds: float | None = Field(None, gt=0)  # length of random excerpts of longer clips; of train_audio
-    stages: tuple[tuple[str, ...], ...] = ((CLEAN,),)  # the training data of each stage: clean, noisy, or in external
+    audio_seconds: float | None = Field(None, gt=0)  # length of random excerpts of longer clips, for train_audio
+    stages: tuple[tuple[str, ...], ...] = ((CLEAN,),)  # training data of each stage: clean, noisy or a key of external
     noisy: str | None = None  # folder of the noisy captions: FSD50K as published, or a folder in Clotho's layout
     noisy_share: float = Field(1.0, gt=0, le=1)  # share of the noisy clips to use; the seed decides which
     # A dict from names to folders of further training data: WavCaps, AudioCaps or FSD50K as published, or in Clotho's

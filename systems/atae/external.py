@@ -36,7 +36,7 @@ def read_external(folder: Path, excluded: str | None = None) -> Split:
 
 
 def excluded_ids(file: Path) -> set[str]:
-    """Return the Freesound ids in a list. The errors are those of `freesound.read_ids`.
+    """Return the Freesound ids in a list. It also raises the errors of `freesound.read_ids`.
 
     Raises:
         BadRequest: There is no such file.

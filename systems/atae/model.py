@@ -129,7 +129,7 @@ class Retriever(nn.Module):
         return self.align_audio(*stack_sequences(self.audio(sounds, lengths)))
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, size)."""
+        """Return the embeddings of texts, (texts, size)."""
         parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return torch.cat([self.align_text(*self.text_encoder(part)) for part in parts])
 

@@ -48,7 +48,7 @@ class Material:
         queries: Further texts, which need not be captions of these clips.
         model: The model.
         cache: Folder of the cache.
-        held_out: The number of clips for validation, which come first. They are not cut at random.
+        held_out: The number of clips for validation, which come first. Excerpts of these clips are not random.
         extra: Extra captions, each with the index of its clip.
 
     Attributes:
@@ -133,14 +133,14 @@ class Training(SystemModule):
         self.split, self.material, self.teachers = split, material, teachers
 
     def embed_sounds(self, sounds: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch's audio as (N, size)."""
+        """Return the embeddings of a batch's audio, (N, size)."""
         model = self.model
         if model.config.train_audio:
             return model.embed_audio(sounds, lengths)
         return model.align_audio(sounds, lengths)
 
     def embed_captions(self, captions: Tensor | list[str], lengths: Tensor) -> Tensor:
-        """Embed a batch's texts as (N, size)."""
+        """Return the embeddings of a batch's texts, (N, size)."""
         model = self.model
         if model.config.train_text:
             return model.embed_text(captions)

@@ -22,7 +22,7 @@ REPEATABLE = "draw nothing at random, or only from a generator with a fixed seed
 
 
 def make_asked_data(folder: Path, kind: str) -> None:
-    """Write a data folder of questions or of queries about recordings, whose texts are awkward.
+    """Write a data folder of questions or of queries about recordings, with unusual texts.
 
     Args:
         folder: The folder to write.
@@ -71,7 +71,7 @@ class AskedProbe:
         self.captions: set[str] = set()
 
     def check(self) -> None:
-        """Check the outputs for clips of many lengths, alone, a second time and together with others."""
+        """Check the outputs for clips of many lengths: alone, a second time, and together with others."""
         sounds = make_sounds(self.model.sample_rate)
         for label, sound in sounds.items():
             first = self.output(sound, label)

@@ -1,4 +1,4 @@
-"""Audio moment retrieval with a trained retriever, which slides over the recording.
+"""Audio moment retrieval with a trained retriever, which compares each part of a recording with the query.
 
     dcase-systems train systems.moments --set retriever=RETRIEVER --data DIR --run RUN
     dcase-systems predict RUN --data DIR --split evaluation
@@ -8,8 +8,8 @@ embeds a window around each cell of the recording, and the query. The similarity
 `windows.py` cuts the curve into windows. Training only fits the three settings of the cut: it tries all of them on the
 validation recordings, and keeps the one with the highest mAP.
 
-A run does not contain the retriever. It names its folder, as the config gives it, and refuses it if its checkpoint has
-changed.
+A run does not contain the retriever, only the path from the config. If the checkpoint of the retriever has changed, the
+run cannot be loaded.
 """
 
 import math

@@ -23,7 +23,8 @@ class Cutting:
     """The settings that turn a curve into windows.
 
     Attributes:
-        smoothing: Number of cells, an odd number. Each cell is replaced by the mean of the cells around it.
+        smoothing: Number of cells, an odd number. Each cell is replaced by the mean over this many cells, with the cell
+            in the middle.
         level: Threshold as a share of the range of the smoothed curve: 0 is its minimum, and 1 is its maximum.
         gap: Two windows with at most this number of seconds between them are merged.
     """
@@ -34,7 +35,7 @@ class Cutting:
 
 
 def smoothed(curve: np.ndarray, cells: int) -> np.ndarray:
-    """Return the mean of the cells around each cell of a curve; at the ends, of those that exist.
+    """Return the mean over each cell and its neighbours; cells at the ends have fewer neighbours.
 
     >>> smoothed(np.array([0.0, 3.0, 6.0]), 3)
     array([1.5, 3. , 4.5])
@@ -49,8 +50,9 @@ def smoothed(curve: np.ndarray, cells: int) -> np.ndarray:
 def cut(curve: np.ndarray, hop: float, seconds: float, cutting: Cutting) -> np.ndarray:
     """Return the windows of a recording in which a curve is high.
 
-    A window is a run of cells of the smoothed curve that are not below the threshold. Runs with a short gap are merged.
-    The score of a window is the mean of its cells. If all cells are equal, the window is the whole recording.
+    A window consists of consecutive cells of the smoothed curve that are not below the threshold. Windows with a short
+    gap between them are merged. The score of a window is the mean of its cells. If all cells are equal, the window is
+    the whole recording.
 
     Args:
         curve: (cells,) similarities.
@@ -67,7 +69,7 @@ def cut(curve: np.ndarray, hop: float, seconds: float, cutting: Cutting) -> np.n
     is_high = curve >= low + cutting.level * (high - low)
     is_high |= np.isclose(curve, high, rtol=FLAT, atol=0)  # rounding may put the threshold above the maximum
     edges = np.flatnonzero(np.diff(is_high.astype(int), prepend=0, append=0))
-    starts, ends = edges[::2], edges[1::2]  # run i has the cells from starts[i] to ends[i] - 1
+    starts, ends = edges[::2], edges[1::2]  # window i has the cells from starts[i] to ends[i] - 1
     is_apart = (starts[1:] - ends[:-1]) * hop > cutting.gap
     starts = starts[np.concatenate([[True], is_apart])]
     ends = ends[np.concatenate([is_apart, [True]])]

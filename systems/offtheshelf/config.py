@@ -47,9 +47,9 @@ class Config(ExtraCaptions, SelfCriticalSettings, Schedule, generation.Decoding)
     # `own`: the paper's decoder. Otherwise the folder, GGUF file or hub name of a pretrained decoder such as BART or
     # GPT-2, whose words, blocks and norms are its own.
     decoder: str = OWN
-    # How a decoder reads the audio: each of its layers attends to it, or it stands before the caption's embeddings.
+    # How a decoder reads the audio: each of its layers attends to the audio, or the audio comes before the caption.
     fusion: Fusion = "cross-attention"
-    tuning: Tuning = "full"  # the pretrained weights of the decoder that are trained: none, those of LoRA, or all
+    tuning: Tuning = "full"  # which weights of a pretrained decoder are trained: none, those of LoRA, or all
     lora_rank: int = Field(8, ge=1)  # rank of the matrices that LoRA adds to the attention's weights
     lora_alpha: int = Field(16, ge=1)  # LoRA multiplies these matrices by lora_alpha / lora_rank
     lora_dropout: float = Field(0.0, ge=0, lt=1)  # dropout rate of the input of these matrices

@@ -6,13 +6,13 @@ does three things:
 
 1. It calls `choose_extra`, which selects the extra captions of the sources that the config names, and adds the digest
    of these captions to the run's data. So a run does not resume with other extra captions.
-2. It makes a training item of each one, a clip with this caption.
+2. It makes a training item from each of these captions: the clip with this caption.
 3. It gives these items to `WithExtra`, together with the other training items. Each epoch sees all other items, and
    draws a share of the extra items from the run's seed and the number of the epoch. So a resumed run sees the same
    items as one that was not interrupted, and all processes of a run draw the same items.
 
-Only the clips of the data folder's development split have extra captions in training. Those of other splits and of
-further data folders are not used.
+Only the clips of the data folder's development split have extra captions in training. Extra captions of other splits
+and of further data folders are not used.
 """
 
 import hashlib
@@ -88,7 +88,7 @@ class Chosen:
         return Split(self.split.name, tuple(clips))
 
     def truth(self) -> dict[str, frozenset[str]]:
-        """Return a dict from each caption of the split to the names of its clips, as `Split.captions`, with the pairs.
+        """Return a dict from each caption, also each extra one, to the names of its clips, as `Split.captions`.
 
         If a clip has an extra caption that is a caption of another clip, the caption belongs to both clips.
         """

@@ -120,7 +120,7 @@ class Decoding(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     beams: int = Field(4, ge=1)  # sequences per clip in beam search
     length_penalty: float = 1.0  # captions are ranked by log-probability / length ** length_penalty
     top_p: float = Field(0.9, gt=0, le=1)  # sampling draws from the smallest set with this total probability
-    temperature: float = Field(1.0, gt=0)  # sampling divides the logits by it; a lower one draws probable words more
+    temperature: float = Field(1.0, gt=0)  # sampling divides the logits by it; below 1, probable words are drawn more
     sample_seed: int = 0  # seed of sampling, together with a clip's audio
     min_words: int = Field(1, ge=1)  # minimum number of words; captions must not be empty
     max_words: int = Field(30, ge=1)  # maximum number of words
@@ -308,7 +308,7 @@ def sample(
     """Generate captions by nucleus sampling (Holtzman et al. 2020).
 
     Each word is drawn from the nucleus. This is the smallest set of words that together have a probability of at least
-    `top_p`. Words that the rules forbid have a probability of 0 here, and the other probabilities add up to 1.
+    `top_p`. Words that the rules forbid get a probability of 0, and the other probabilities add up to 1.
 
     Args:
         step: The model.
@@ -376,7 +376,7 @@ def _generate(
     """Generate captions without beams: keep each sequence, and add one chosen word to it at a time.
 
     A clip leaves the batch when all of its captions are complete, because a step needs the same number of sequences for
-    each clip. Until then, its complete sequences go on with ends, which do not count.
+    each clip. Until then, further ends are added to its complete sequences. These ends do not count.
 
     Args:
         step: The model.

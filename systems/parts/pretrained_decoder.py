@@ -1,11 +1,11 @@
 """Pretrained text decoders that read audio: BART, GPT-2, Llama and similar models of transformers.
 
 A decoder reads the audio in one of two ways. With `cross-attention`, each of its layers attends to the audio. BART and
-other encoder-decoder models have such layers, and their encoder is not used. GPT-2 gets new ones. With `prefix`, the
-audio stands before the embeddings of the caption's tokens, as if it were text (Mokady et al. 2021, "ClipCap").
+other encoder-decoder models have such layers, and their encoder is not used. GPT-2 gets new layers. With `prefix`, the
+audio comes before the embeddings of the caption's tokens, as if it were text (Mokady et al. 2021, "ClipCap").
 
-The pretrained weights are `frozen`, trained with `lora` (Hu et al. 2021), or trained in `full`. The layer that maps the
-audio to the decoder's size and new cross-attention are always trained.
+The pretrained weights are `frozen`, trained with `lora` (Hu et al. 2021), or trained in `full`. Two parts are always
+trained: the layer that maps the audio to the decoder's size, and new cross-attention.
 """
 
 import inspect
@@ -56,7 +56,7 @@ class PretrainedDecoder(TextGenerator):
         name: A folder or a GGUF file, either of them also in an installed package (PACKAGE/PATH), or a hub name.
         audio_size: Number of values of an element of the audio.
         fusion: The way in which the decoder reads the audio.
-        tuning: The pretrained weights that are trained.
+        tuning: The choice of the pretrained weights that are trained.
         lora: The settings of LoRA.
 
     Attributes:
@@ -162,10 +162,10 @@ class PretrainedDecoder(TextGenerator):
 
     @torch.no_grad()
     def _repeats_itself(self) -> bool:
-        """Compare logits computed at once, padded, with those computed token by token, with a cache and no padding.
+        """Return whether logits computed token by token are equal, up to rounding, to logits computed at once.
 
-        Return true if they are equal up to rounding. This requires that logits do not depend on later tokens, and that
-        padding of the audio is masked.
+        The logits token by token use a cache and audio without padding; the logits at once use padded audio. They are
+        equal only if logits do not depend on later tokens, and if the padding of the audio is masked.
         """
         audio = torch.linspace(-1, 1, self.enter.in_features).repeat(2, 2, 1)
         ids = torch.tensor([[self.start, *self.encode("rain falls")]])
@@ -267,7 +267,7 @@ class PretrainedDecoder(TextGenerator):
         Args:
             ids: (rows, L) token ids: those from the start on, or those after the tokens in the cache.
             audio: (rows, T, size) audio, from `enter_audio`.
-            mask: (rows, T) its mask.
+            mask: (rows, T) the mask of the audio, from `enter_audio`.
             past: The keys and values of all previous positions. Those of `ids` are added.
 
         Returns:
@@ -316,7 +316,7 @@ class PretrainedDecoder(TextGenerator):
         """Make sure that the model can read this many positions.
 
         Raises:
-            BadRequest: They do not fit into the model's window.
+            BadRequest: The positions do not fit into the model's window.
         """
         if positions > self.window:
             raise BadRequest(

@@ -12,13 +12,13 @@ Conventions
 -----------
 - The loss is the mean over all captions. log p is the sum over a caption's words and its end.
 - p is the distribution that the captions are sampled from: words that the rules forbid have a probability of 0, and the
-  other probabilities add up to 1. So the gradient is exact if the logits are those of the sampling. The part of the
-  model that reads the words must therefore be in evaluation mode, without dropout.
-- The end of a caption counts as a word in the reward, as in the paper. Otherwise, captions that end too early, such as
-  "a dog barks and a", would get high rewards.
+  other probabilities add up to 1. So the gradient is exact if sampling and training use the same logits. The part of
+  the model that reads the words must therefore be in evaluation mode, without dropout.
+- The end of a caption counts as a word in the reward, as in the paper. If it did not, captions that end too early, such
+  as "a dog barks and a", would get high rewards.
 - CIDEr-D's weights of n-grams are computed from the captions of the development split.
 - The random numbers of a clip depend only on the seed, the epoch and the clip. So a resumed training samples the same
-  captions, and two processes sample the captions that one process with twice the batch samples.
+  captions. Two processes together sample the same captions as one process with a batch of twice the size.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class SelfCriticalSettings(BaseModel, extra="forbid", frozen=True):
     init_from: str | None = None  # run folder whose weights the training starts from
     reward: Literal["CIDEr-D", "ROUGE-L"] = "CIDEr-D"  # the metric that self-critical training maximises
     samples: int = Field(5, ge=1)  # number of captions that self-critical training samples for each clip
-    reward_baseline: Literal["mean", "greedy"] = "mean"  # of the other samples' rewards, or the greedy caption's reward
+    reward_baseline: Literal["mean", "greedy"] = "mean"  # mean of other samples, or that of greedy decoding
 
     @model_validator(mode="after")
     def _stage(self) -> "SelfCriticalSettings":

@@ -101,8 +101,8 @@ class TextGenerator(nn.Module):
     def unspeakable(self) -> list[int]:
         """Return the ids of the tokens that must not be generated.
 
-        These are special tokens except the end token, and tokens whose text is blank or not printable. They are also
-        outputs of the model for which the tokeniser does not have a token.
+        These are special tokens except the end token, tokens whose text is blank or not printable, and outputs of the
+        model for which the tokeniser has no token.
         """
         in_tokenizer = min(self.outputs, len(self.tokenizer))
         special = {*self.tokenizer.all_special_ids, self.start}

@@ -47,7 +47,7 @@ class Candidates:
 
     @classmethod
     def of(cls, file_names: Sequence[str], scored: Sequence[Sequence[tuple[str, float]]]) -> "Candidates":
-        """Return candidates that are given as pairs of a caption and its log-probability, a list for each clip."""
+        """Make candidates from a list of pairs (caption, log-probability) for each clip."""
         captions = tuple(tuple(caption for caption, _ in pairs) for pairs in scored)
         log_probabilities = tuple(np.array([value for _, value in pairs]) for pairs in scored)
         return cls(tuple(file_names), captions, log_probabilities)
@@ -57,7 +57,7 @@ class Candidates:
         return self.chosen([0] * len(self.captions))
 
     def chosen(self, choice: Sequence[int]) -> tuple[list[str], list[float]]:
-        """Return a caption of each clip, and the log-probabilities of these captions.
+        """Return the chosen caption of each clip, and the log-probabilities of these captions.
 
         Args:
             choice: The index of the caption among the candidates of each clip.
@@ -71,8 +71,8 @@ class Candidates:
 
         Args:
             file: The file.
-            similarities: (captions of the clip,) for each clip, similarities to the clip, for the column `similarity`
-                (default: no such column).
+            similarities: For each clip, the similarity of each of its captions to the clip, (captions of the clip,),
+                for the column `similarity` (default: no such column).
         """
         columns = COLUMNS
         if similarities is not None:

@@ -1,8 +1,8 @@
 """The choice among the candidates of each clip.
 
-With a retriever, the candidate with the highest weighted mean of two values is chosen: the log-probability of a word,
-and the similarity of the caption to the clip. The values are made comparable: the mean over the candidates of the clip
-is subtracted, and the differences are divided by their standard deviation over all candidates of the split.
+With a retriever, the candidate with the highest weighted mean of two values is chosen: its mean log-probability per
+word, and its similarity to the clip. The values are made comparable: the mean over the candidates of the clip is
+subtracted, and the differences are divided by their standard deviation over all candidates of the split.
 
 Without a retriever, the candidate that agrees best with the other candidates of the clip is chosen
 (`systems.ensembles.consensus`). With sampled candidates, this is minimum Bayes risk decoding.
@@ -31,7 +31,7 @@ Values = list[np.ndarray]  # for each clip, (candidates,)
 
 
 def word_log_probabilities(candidates: Candidates) -> Values:
-    """Return the log-probability of each candidate, divided by its number of words and its end."""
+    """Return the log-probability of each candidate, divided by its number of words plus 1 for its end."""
     values = []
     for captions, totals in zip(candidates.captions, candidates.log_probabilities, strict=True):
         lengths = [len(caption.split()) + 1 for caption in captions]
@@ -86,7 +86,7 @@ def choose(log_probabilities: Values, similar: Values, weight: float) -> list[in
     """Choose the candidate of each clip with the highest weighted mean of two comparable values.
 
     Args:
-        log_probabilities: The comparable log-probabilities of words.
+        log_probabilities: The comparable mean log-probabilities per word.
         similar: The comparable similarities.
         weight: The weight of the similarities, from 0 to 1. That of the log-probabilities is 1 - weight.
 

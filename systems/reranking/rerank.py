@@ -25,7 +25,7 @@ class Reranking:
     Attributes:
         retriever: The run folder of the retriever, or None for the candidate that agrees best with the others.
         weight: The weight of the retriever, from 0 to 1; None if it is fitted on the validation split.
-        measure: `cider_d` or `sbert`: the metric that a fitted weight maximises or, if there is no retriever, the
+        measure: `cider_d` or `sbert`. With a retriever, the metric that a fitted weight maximises; without one, the
             similarity of captions.
         cache: Folder of the cache, for the tokeniser.
         trusted: Import names of further modules that the user allows the retriever's run to name.
@@ -65,7 +65,8 @@ def rerank(folder: Path, out: Path, splits: Mapping[str, Split], how: Reranking)
 
     Raises:
         BadRequest: `out` contains files; or the run has no candidates; or the weight must be fitted, and there are no
-            candidates for the validation split; or the retriever's folder does not contain a trained retriever.
+            candidates for the validation split; or the retriever's folder does not contain a trained retriever; or the
+            candidates are those of other clips; or the metric is not available on this machine.
         Faulty: Run folders, candidates or audio files are not valid. The exception lists all findings.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -8,12 +8,12 @@ Files: for each split, `questions_SPLIT.jsonl` in the form of DCASE 2026 task 5,
 
 Conventions
 -----------
-- **The question alone does not give the answer away.** Questions come in sets. The questions of a set have the same
+- **The text of a question does not reveal the answer.** Questions come in sets. The questions of a set have the same
   text and the same options, each is about a clip of its own, and each option is the right answer once. In a set, the
-  right answers also have all different places among the options. So a system that does not listen is right for
-  exactly one question of each set, if it gives the same answer to the same question.
+  right answer of each question is at a different place among the options. So a system that ignores the audio answers
+  exactly one question of each set correctly, if it always chooses the same option or the same place.
 - The options are the sounds that all clips of the set have (order), or counts (count), or sounds of which each clip has
-  exactly one (presence). The clips of a set do not differ in anything else that the question asks for.
+  exactly one (presence). The clips of a set do not differ in anything else that the question is about.
 - The same seed gives the same bytes, for any number of workers.
 """
 
@@ -152,7 +152,7 @@ def _name(kind: str) -> str:
 def _question_set(
     rng: Generator, question_type: str, text: str, answers: Sequence[str], scenes: Sequence[Scene]
 ) -> list[Asked]:
-    """Return the questions of a set, whose right answers have all different places among the options.
+    """Return the questions of a set. The place of the right answer is different in each question.
 
     Args:
         rng: The random generator.

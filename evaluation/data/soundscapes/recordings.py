@@ -9,8 +9,8 @@ and `sources_SPLIT.csv` with the start, end and scene of each window.
 Conventions
 -----------
 - A recording has `SCENES` scenes with two or three sources each. Two scenes of a recording do not share a kind of
-  sound, so a query fits only its own scene. Each scene is heard one to three times, and each time is a window. There
-  are pauses of quiet noise between the windows.
+  sound, so a query fits only its own scene. Each scene occurs one to three times, and each occurrence is a window.
+  Between the windows, there are pauses of quiet noise.
 - A query describes a scene in the words of the captions of soundscapes.
 - A window begins at a multiple of 0.1 s. Its end is the end of the scene's audio, rounded to 0.001 s.
 - The same seed gives the same bytes, for any number of workers.

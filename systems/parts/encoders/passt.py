@@ -5,10 +5,11 @@ of a segment: the class token, and the distillation token. The embedding of a se
 these tokens. The embedding of a clip is the mean over its segments. With the option `logits`, the logits of AudioSet's
 527 classes come before the 768 values. This is the embedding that the authors submitted to HEAR.
 
-The front end works at 32 kHz. First, .97 times the previous sample is subtracted from each sample. A symmetric Hann
-window of 800 samples in the middle of 1024 points moves by 320. Frames are centred, and both ends are padded by
-reflection. The power spectrum passes through 128 mel filters on HTK's scale from 0 to 15,000 Hz. The filters are
-triangles of height 1, with sides that are straight lines over mel. The energies become (ln(x + 0.00001) + 4.5) / 5.
+The front end works at 32 kHz. First, .97 times the previous sample is subtracted from each sample. A frame has 1024
+samples, with a symmetric Hann window of 800 samples in its middle. Frames are 320 samples apart. They are centred, and
+both ends of the audio are padded by reflection. The power spectrum passes through 128 mel filters on HTK's scale from 0
+to 15,000 Hz. The filters are triangles of height 1, with sides that are straight lines over mel. The energies become
+(ln(x + 0.00001) + 4.5) / 5.
 
 In training mode, two random changes are made, as in the authors' code. The lower edge of the filters is drawn from 0 to
 9 Hz, and the upper edge from 14,001 to 16,000 Hz. Structured patchout removes `patchout_time` columns and
@@ -45,7 +46,7 @@ SAMPLE_RATE, WINDOW, HOP, FFT, MELS, HIGH = 32000, 800, 320, 1024, 128, 15000
 SEGMENT = 10 * SAMPLE_RATE  # samples of a segment
 FRAMES = SEGMENT // HOP  # frames of a segment
 EPSILON = 1e-6  # of the layer norms
-LOW_DRAWS, HIGH_DRAWS = 10, 2000  # Hz; the number of values that each edge of the filters is drawn from in training
+LOW_DRAWS, HIGH_DRAWS = 10, 2000  # number of values, 1 Hz apart, that the lower and the upper edge are drawn from
 
 DEFAULT = "passt_s_swa_p16_128_ap476"
 STRIDES = {DEFAULT: 10, "passt_s_kd_p16_128_ap486": 10, "passt_s_p16_s16_128_ap468": 16}
