@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from evaluation.inspection import page, requests
+from evaluation.inspection import page, retrieval
 from evaluation.inspection.overview import make_overview
 from evaluation.inspection.sounds import Sound
 from tests.evaluation.inspection.small_pages import split_of, write_data, write_similarity
@@ -21,7 +21,7 @@ def text(tmp_path_factory):
     )
     split = split_of(data)
     path = write_similarity(data / "s.npz", data)
-    content, _ = requests.read_queries([path], split, split.truth, None)
+    content, _ = retrieval.read_queries([path], split, split.truth, None)
     sounds = [Sound(clip.path) for clip in split.clips]
     links = page.Links([None, None], [None, None])
     return page.html(content, make_overview(content, sounds), sounds, links, {"s": "</code><b>"}, [])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.data.dataset import read_dataset
-from evaluation.inspection import requests
+from evaluation.inspection import captioning, retrieval, writing
 from evaluation.predictions import Similarity, write_captions
 from tests.browser import opened as opened_page
 from tests.browser import started
@@ -58,8 +58,8 @@ def plays(page, audio):
 
 def queries_page(data, out, *paths, **settings):
     split = split_of(data)
-    content, findings = requests.read_queries(paths, split, split.truth, ["mAP@10", "R@1"])
-    return requests.write_page(content, paths, findings, out, **settings)[0].path
+    content, findings = retrieval.read_queries(paths, split, split.truth, ["mAP@10", "R@1"])
+    return writing.write_page(content, paths, findings, out, **settings)[0].path
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +155,8 @@ def hostile(tmp_path_factory):
     similarity = write_similarity(folder / "<i>.npz", data)
     index = queries_page(data, folder / "page", similarity, copy_audio=True)
     path = write_predictions(folder / "captions.csv", data, EVIL[0])
-    content, findings = requests.read_descriptions([path], split_of(data), ["rouge_l"], "")
-    written, _ = requests.write_page(content, [path], findings, folder / "one.html", single_file=True)
+    content, findings = captioning.read_descriptions([path], split_of(data), ["rouge_l"], "")
+    written, _ = writing.write_page(content, [path], findings, folder / "one.html", single_file=True)
     return index, written.path
 
 
@@ -180,8 +180,8 @@ def test_a_captioner_on_real_sounds(browser, shared, tmp_path):
         paths.append(tmp_path / f"{name}.csv")
         captions = [clip.captions[0] if place % wrong else "A dog barks." for place, clip in enumerate(split.clips)]
         write_captions(paths[-1], split.file_names, captions, np.linspace(-9, -1, len(captions)).tolist())
-    content, findings = requests.read_descriptions(paths, split, ["rouge_l"], "")
-    index = requests.write_page(content, paths, findings, tmp_path / "page")[0].path
+    content, findings = captioning.read_descriptions(paths, split, ["rouge_l"], "")
+    index = writing.write_page(content, paths, findings, tmp_path / "page")[0].path
     with opened(browser, index) as page:
         assert list(heads(page)) == [
             *("Clip", "first", "second", "Difference", "Prediction", "Words", "Seconds", "Log-probability")
@@ -210,8 +210,8 @@ def test_a_retriever_on_real_sounds(browser, shared, tmp_path):
         rows.append([float(kind in of_query) - place / 1000 for place, kind in enumerate(kinds)])
     Similarity(tuple(split.truth), split.file_names, rows).save(tmp_path / "oracle.npz")
     paths = [tmp_path / "oracle.npz"]
-    content, findings = requests.read_queries(paths, split, split.truth, None)
-    index = requests.write_page(content, paths, findings, tmp_path / "page")[0].path
+    content, findings = retrieval.read_queries(paths, split, split.truth, None)
+    index = writing.write_page(content, paths, findings, tmp_path / "page")[0].path
     with opened(browser, index, 390) as page:
         page.locator(".open").first.click()
         assert page.locator(".detail .card.right").count() >= 2

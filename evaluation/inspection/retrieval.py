@@ -1,23 +1,40 @@
-"""The content of a page: the clips, and the predictions of each system for each query or clip."""
+"""The content of a page about retrieval: the best clips of each query, and the ranks of its relevant clips."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from itertools import pairwise
+from math import inf, isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from evaluation import caption_formats
-from evaluation.data.dataset import Split
-from evaluation.data.relevance import Relevance
-from evaluation.findings import BadRequest
+from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.relevance import Relevance, chosen_relevance
+from evaluation.findings import Finding
+from evaluation.inspection.charts import (
+    LISTED,
+    Chart,
+    Table,
+    hardest_and_easiest,
+    histogram,
+    item_title,
+    mean_chart,
+    shares,
+)
+from evaluation.inspection.content import TEMPLATES, Content, Request, System, check_content, read_systems
 from evaluation.inspection.neighbours import THRESHOLD, CaptionSimilarity
-from evaluation.metrics import catalogue
-from evaluation.predictions import Captions, Ranking, Similarity
+from evaluation.metrics import retrieval
+from evaluation.predictions import Ranking, Similarity
+from evaluation.retrieval_formats import read_prediction
 from evaluation.scores import Score
+from evaluation.text import printable
 
 SHOWN = 10  # number of clips to show for each query
+RANKS = (1, 2, 5, 10, 20, 100)  # the last rank of each group in the chart of ranks
 WRONG, RIGHT, UNANNOTATED = 0, 1, 2  # how a clip is marked
+DIGITS = 4  # number of digits of the scores in the data
 
 
 @dataclass(frozen=True)
@@ -43,19 +60,15 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The prediction and the score of a retriever.
+class Answers(System):
+    """The prediction and the score of a retriever. The items of the score are the queries.
 
     Attributes:
-        name: The short name of the system.
-        score: The score of the system. Its items are the queries.
         hits: For each query, the clips that the system ranks first, best first.
         ranks: For each query, the ranks of its relevant clips, in the order of `Queries.right`. The rank of a clip that
             the prediction does not contain is None.
     """
 
-    name: str
-    score: Score
     hits: Sequence[Sequence[Hit]]
     ranks: Sequence[Sequence[int | None]]
 
@@ -71,7 +84,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Queries:
+class Queries(Content):
     """The content of a page about retrieval.
 
     Attributes:
@@ -81,60 +94,109 @@ class Queries:
         systems: The prediction and the score of each system.
     """
 
+    task = "Text-to-audio retrieval"
+    answers = "retrieval"
+    noun = "queries"
+    lists = "Hardest and easiest clips, and hubs"
+    about_clips = "The mean is over the queries for which the clip is right."
+    templates = TEMPLATES / "retrieval"
+    threshold = THRESHOLD
+
     split: Split
     texts: tuple[str, ...]
     right: Sequence[Sequence[int]]
     systems: Sequence[Answers]
 
+    @property
+    def split_name(self) -> str:
+        """The name of the split."""
+        return self.split.name
 
-@dataclass(frozen=True)
-class Predicted:
-    """The captions and the score of a captioner.
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """The clips of the split."""
+        return self.split.clips
 
-    Attributes:
-        name: The short name of the system.
-        score: The score of the system. Its items are the clips, in the order of the split.
-        captions: The caption of each clip of the split.
-        log_probabilities: The log-probability of each caption; None if the prediction does not contain any.
+    def charts(self, metric: str, values: Sequence[np.ndarray], seconds: np.ndarray) -> list[Chart | None]:
+        """Return charts of a metric, of the ranks of right clips, and of what the metric depends on."""
+        words = np.array([len(text.split()) for text in self.texts], dtype=float)
+        counts = np.array([len(clips) for clips in self.right], dtype=float)
+        durations = np.array([np.mean(seconds[list(clips)]) for clips in self.right])
+        title = item_title(metric)
+        return [
+            histogram(f"{title} over queries", title, metric, values),
+            _rank_chart([system.first_ranks() for system in self.systems]),
+            mean_chart(metric, "length of the query", "words", words, values),
+            mean_chart(metric, "number of right clips", "right clips", counts, values),
+            mean_chart(metric, "duration of the right clips", "seconds", durations, values),
+        ]
+
+    def tables(self, metric: str, values: Sequence[np.ndarray]) -> list[Table]:
+        """Return the hardest and the easiest clips, and the hubs of each system."""
+        tables = hardest_and_easiest(self, metric, values, self.right)
+        for system in self.systems:
+            tables.append(self._hubs(system))
+        return tables
+
+    def _hubs(self, system: Answers) -> Table:
+        """Return a table of hubs, the clips that are among the first clips of the most queries.
+
+        The number of these queries is the clip's k-occurrence (Radovanović et al. 2010), where k is the number of clips
+        that the page shows for each query.
+        """
+        returned: Counter[str] = Counter()
+        right: Counter[str] = Counter()
+        deepest = 0
+        for hits in system.hits:
+            deepest = max(deepest, len(hits))
+            for name in {hit.name for hit in hits}:
+                returned[name] += 1
+            for hit in hits:
+                right[hit.name] += hit.mark == RIGHT
+        rows, names = [], []
+        for name, count in returned.most_common(LISTED):
+            rows.append([name, f"{count:,}", f"{right[name]:,}"])
+            names.append(name if name in set(self.split.file_names) else None)
+        never = len(set(self.split.file_names) - returned.keys())
+        mean = sum(returned.values()) / max(1, len(self.clips))
+        note = f"A clip is among them {mean:.1f} times on average. Clips that are never among them: {never:,}."
+        heads = ["clip", f"times among the {deepest} best", "right"]
+        return Table(f"Hubs of {system.name}", heads, rows, note, names)
+
+    def data(self) -> dict[str, Any]:
+        """Return the queries, their relevant clips, and the best clips of each system."""
+        systems = []
+        for system in self.systems:
+            hits = [[_hit_data(hit) for hit in row] for row in system.hits]
+            systems.append({"hits": hits, "ranks": system.ranks})
+        return {
+            "captions": [[printable(caption) for caption in clip.captions] for clip in self.clips],
+            "queries": [printable(text) for text in self.texts],
+            "right": self.right,
+            "answers": systems,
+        }
+
+
+def _hit_data(hit: Hit) -> list[Any]:
+    """Return a hit as the list [clip, score, mark, similarity, caption].
+
+    `clip` is the clip's index in the split, or its name if the split does not have such a clip.
     """
-
-    name: str
-    score: Score
-    captions: Sequence[str]
-    log_probabilities: Sequence[float | None] | None
-
-
-@dataclass(frozen=True)
-class Descriptions:
-    """The content of a page about captioning: the split, and the captions of each system."""
-
-    split: Split
-    systems: Sequence[Predicted]
+    clip: int | str = printable(hit.name) if hit.clip is None else hit.clip
+    score = hit.score
+    if score is not None:
+        score = float(f"{score:.{DIGITS}g}") if isfinite(score) else None
+    return [clip, score, hit.mark, round(hit.similarity, 2), hit.caption]
 
 
-Content = Queries | Descriptions
-
-
-def item_metrics(score: Score) -> list[str]:
-    """Return the names of the metrics that have a value for each item.
-
-    Raises:
-        BadRequest: The score does not contain such a metric.
-    """
-    names = [name for name, measured in score.metrics.items() if measured.values is not None]
-    if not names:
-        found = ", ".join(score.metrics) or "none that is available"
-        raise BadRequest(f"--metrics must have a metric with a value for each of the {score.items.kind}; found {found}")
-    return names
-
-
-def is_pseudo(metric: str) -> bool:
-    """Return True if the metric is not a mean over items, so that the values of items are pseudo-values."""
-    facts = catalogue.find(metric)
-    return facts is not None and facts.statistic == "corpus"
-
-
-# Retrieval ------------------------------------------------------------------------------------------------------------
+def _rank_chart(ranks: Sequence[np.ndarray]) -> Chart:
+    """Return a chart of the distribution of the best rank of a relevant clip over the queries."""
+    labels = ["1"]
+    for before, last in pairwise(RANKS):
+        labels.append(str(last) if last == before + 1 else f"{before + 1}–{last}")
+    labels += [f">{RANKS[-1]}", "none"]
+    uppers = [*map(float, RANKS), float(np.finfo(float).max), inf]
+    return shares("Rank of the best right clip", "rank", labels, uppers, ranks)
 
 
 def collect_queries(
@@ -257,35 +319,35 @@ def _compared(
     return marked
 
 
-# Captioning -----------------------------------------------------------------------------------------------------------
+def read_queries(
+    paths: Sequence[Path], split: Split, truth: Relevance, metrics: Sequence[str] | None
+) -> tuple[Queries, list[Finding]]:
+    """Read and score predictions of retrieval systems.
 
+    Returns:
+        The content of the page, and warnings and notes.
 
-def collect_descriptions(split: Split, given: Mapping[str, tuple[Path, Captions, Score]]) -> Descriptions:
-    """Collect the captions of every clip.
-
-    Args:
-        split: The split.
-        given: A dict from the name of each system to its file, prediction and score.
+    Raises:
+        BadRequest: A file is given twice, does not exist, or is not a prediction of a retrieval system; or a metric is
+            unknown; or no metric has values for single queries; or the scores cannot be compared.
+        Faulty: A prediction is not valid. The exception lists all findings of all predictions.
     """
-    systems = []
-    for name, (path, prediction, score) in given.items():
-        captions = dict(zip(prediction.file_names, prediction.captions, strict=True))
-        listed = [captions[clip.file_name] for clip in split.clips]
-        systems.append(Predicted(name, score, listed, _log_probabilities(path, prediction, split)))
-    return Descriptions(split, systems)
+    expected = len(truth), len(split.clips)
+
+    def read(path: Path) -> tuple[Similarity | Ranking, Score, Sequence[Finding]]:
+        prediction, notes = read_prediction(path, split, truth, expected=expected)
+        score = retrieval.evaluate(split, prediction, relevance=truth, metrics=metrics, file=str(path))
+        return prediction, score, notes
+
+    given, findings = read_systems(paths, read)
+    content = collect_queries(split, truth, given)
+    check_content(content)
+    return content, findings
 
 
-def _log_probabilities(path: Path, prediction: Captions, split: Split) -> list[float | None] | None:
-    """Return the log-probability of each clip's caption, or None if the file does not contain any."""
-    rows = caption_formats.load(path).rows  # one row for each caption, in the order of the prediction
-    found = {}
-    for name, row in zip(prediction.file_names, rows, strict=True):
-        try:
-            value = float(row.cells["log_probability"])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if isfinite(value):
-            found[name] = value
-    if not found:
-        return None
-    return [found.get(clip.file_name) for clip in split.clips]
+def read_page(request: Request) -> tuple[Queries, list[Finding]]:
+    """Read the data folder and the predictions that a request names, as `read_queries` does."""
+    split = read_dataset(request.truth, request.split, sound=False)[request.split]
+    relevance = chosen_relevance(request.relevance, split.captions, split.file_names)
+    truth = split.truth if relevance is None else relevance
+    return read_queries(request.predictions, split, truth, request.metrics)
