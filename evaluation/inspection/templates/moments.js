@@ -85,7 +85,7 @@ function momentDetail(item) {
     ...data.systems.flatMap((_, system) => systemTracks(item, system, length, play)),
     make("ol", {class: "timeline"}, make("li", {}, make("span", {class: "label"}, "time"), axis(length))));
   // A line on every track shows the position in the recording.
-  const lines = [...detail.querySelectorAll(".track")].map(each => each.appendChild(make("i", {class: "now", hidden: true})));
+  const lines = [...detail.querySelectorAll(".track")].map(each => each.appendChild(make("span", {class: "now", hidden: true})));
   sound.addEventListener("timeupdate", () => {
     for (const line of lines) {
       line.hidden = false;
