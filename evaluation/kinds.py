@@ -17,12 +17,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from evaluation.findings import BadRequest, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import JSON_FILES
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
 
-HEAD = 2**20  # number of bytes of the first line that are read to recognise a prediction
+HEAD = 2**20  # number of bytes that are read to recognise a prediction
 PAGE_OPTIONS = frozenset({"relevance", "match"})  # options of `inspect` that only some kinds have
 
 
@@ -221,15 +221,19 @@ def _start(path: Path) -> bytes:
 
 
 def _header(path: Path) -> set[str]:
-    """Return the columns of a table, or nothing if the path is not a table."""
+    """Return the columns of a table, or nothing if the path is not a table or its header cannot be read."""
     if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         return set()
     import csv
+    import io
 
     from evaluation.data import tables
 
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return set(next(csv.reader(file, delimiter=tables.separator(path, str(path))), []))
+    text = _start(path).decode("utf-8-sig", "replace")
+    try:
+        return set(next(csv.reader(io.StringIO(text, newline=""), delimiter=tables.separator(path, str(path))), []))
+    except (csv.Error, Faulty):
+        return set()
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -285,7 +289,6 @@ def kind_of(paths: Sequence[Path]) -> str:
 
     Raises:
         BadRequest: The files contain predictions of different kinds.
-        Faulty: The separator of a table is not clear.
     """
     kinds = [_kind_of_file(path) for path in paths]
     for path, kind in zip(paths, kinds, strict=True):

@@ -69,11 +69,13 @@ def test_kinds_of_predictions(folder):
         "captions.csv": "file_name,caption_predicted\na.wav,Rain\n",
         "others.tsv": "fname\tcands\na.wav\tRain\n",
         "choice.jsonl": '{"id": "q1", "answer": "A"}',
+        "semicolons.csv": "file_name;caption_predicted\na.wav;Rain\n",
+        "long.csv": "question" * 40_000,
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
     kinds = {
-        "retrieval": ["a.npz", "lists.csv", "a.run", "nowhere.csv"],
+        "retrieval": ["a.npz", "lists.csv", "a.run", "nowhere.csv", "semicolons.csv", "long.csv"],
         "captioning": ["captions.csv", "others.tsv", "a.json"],
         "choice": ["choice.csv", "choice.jsonl"],
         "moments": ["moments.jsonl"],
