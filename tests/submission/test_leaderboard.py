@@ -491,7 +491,11 @@ def test_the_files_show_the_tracks(tmp_path):
         assert f"<h2>{title}</h2>" in page
     assert "<small>A_x (under 10B parameters)</small>" in page
     assert "<small>D_x (in no track)</small>" in page
-    assert len(re.findall(r' id="([^"]*)"', page)) == len(set(re.findall(r' id="([^"]*)"', page)))
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert {"plot-systems-960", "plot-systems-under-10B-parameters-960", "plot-teams-up-to-100B-parameters-360"} <= {
+        *ids
+    }
     assert "The tracks (under 10B parameters and up to 100B parameters) are ranked apart" in page
     assert "contain the systems of all tracks (inferred: arXiv 2607.18718" in page
     results = board.results()

@@ -183,7 +183,8 @@ function draw() {
 }
 
 function classOf(column) {
-  return [column.number && !column.isText ? "number" : "", column.extra ? "extra" : ""].join(" ").trim() || null;
+  const kindOf = column.isText ? "verdict" : column.number ? "number" : "";
+  return [kindOf, column.extra ? "extra" : ""].join(" ").trim() || null;
 }
 
 function rowsOf(item, list) {
