@@ -372,8 +372,15 @@ def inspect(options: argparse.Namespace) -> None:
         if getattr(options, name):
             raise BadRequest(f"--{name} is for predictions of {_systems_with(name)}; leave it out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends Java processes, as Ctrl-C does
-    fields = {name: getattr(options, name) for name in ("predictions", "truth", "split", "metrics", *PAGE_OPTIONS)}
-    content, findings = import_module(kind.page).read_page(Request(**fields))
+    request = Request(
+        options.predictions,
+        options.truth,
+        options.split,
+        metrics=options.metrics,
+        relevance=options.relevance,
+        match=options.match,
+    )
+    content, findings = import_module(kind.page).read_page(request)
     written, unreadable = writing.write_page(
         content,
         options.predictions,

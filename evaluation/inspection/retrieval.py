@@ -92,6 +92,7 @@ class Queries(Content):
         texts: The queries.
         right: For each query, the indices of its relevant clips.
         systems: The prediction and the score of each system.
+        threshold: The similarity from which a wrong clip may be unannotated.
     """
 
     task = "Text-to-audio retrieval"

@@ -3,7 +3,6 @@
 const isRight = (item, system) => data.chosen[system][item] === data.right[item];
 const answerOf = (item, system) => data.options[item][data.chosen[system][item]];
 const rightOf = item => data.options[item][data.right[item]];
-const verdict = isTrue => isTrue ? "✓ right" : "✗ wrong";
 const labels = texts => [...new Set(texts)].sort();
 
 function optionTable(item) {

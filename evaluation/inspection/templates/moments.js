@@ -3,7 +3,6 @@
 const windowsOf = (item, system) => data.answers[system].windows[item]; // each [start, end, score, IoU], best first
 const firstIou = (item, system) => windowsOf(item, system)[data.answers[system].first[item]][3];
 const bestIou = (item, system) => Math.max(...windowsOf(item, system).map(window => window[3]));
-const verdict = isTrue => isTrue ? "✓ right" : "✗ wrong";
 
 function time(seconds) {
   const minutes = Math.floor(seconds / 60);

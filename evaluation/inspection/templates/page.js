@@ -15,7 +15,7 @@ state.descending = data.metrics[0].lower;
 // - columns(): the columns after the metrics. format(value), valueTitle: optionally, how values of a metric are shown.
 // - search: the title of the search box. searched(item): the texts that it searches, besides the item's own.
 // - shows: further options of the filter "Show", each [title, test of an item].
-// - filters: further filters, each {key, title, options, isWide, keep(item, value)}. Without options, it is a text box.
+// - filters: further filters, each {key, title, options, keep(item, value)}. Without options, it is a text box.
 // - detail(item): the details of an item.
 let kind;
 
@@ -43,8 +43,9 @@ function format(value, digits = 3, signed = false) {
 const valueOf = (item, system) => data.values[system][state.metric][item];
 const differenceOf = item => valueOf(item, state.system) - valueOf(item, 0);
 const gainOf = item => (data.metrics[state.metric].lower ? -1 : 1) * differenceOf(item);
-const titleOfItem = () => data.metrics[state.metric].title.replace(/^mAP/, "AP"); // mAP is the mean of AP
+const titleOfItem = () => data.metrics[state.metric].title.replace(/^m(?=AP)|^M(?=RR)/, ""); // mAP is the mean of AP
 const textOf = item => kind.texts[item];
+const verdict = isTrue => isTrue ? "✓ right" : "✗ wrong";
 const wordsIn = text => text.split(/\s+/).filter(Boolean).length;
 
 function columns() {
