@@ -9,7 +9,7 @@ import soundfile
 
 from bench.measuring import CLIPS, Function, Measure, Row, clotho, duration
 from evaluation.data.dataset import EVALUATION, Clip, Split, read_dataset
-from evaluation.inspection import requests
+from evaluation.inspection import retrieval, writing
 from evaluation.predictions import Similarity
 
 SOUNDS = 20  # number of different audio files; several clips share each of them
@@ -42,8 +42,8 @@ def _pages(data: Path, folder: Path) -> tuple[float, float, int, int]:
     durations = []
     for out in (folder / "first", folder / "second"):
         began = time.perf_counter()
-        content, findings = requests.read_queries([path], split, split.truth, None)
-        written, _ = requests.write_page(content, [path], findings, out)
+        content, findings = retrieval.read_queries([path], split, split.truth, None)
+        written, _ = writing.write_page(content, [path], findings, out)
         durations.append(time.perf_counter() - began)
     return durations[0], durations[1], written.size, len(queries)
 

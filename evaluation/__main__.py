@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from evaluation import caption_formats, predictions
 from evaluation.cli import command, complete
 from evaluation.data.check import check_dataset
 from evaluation.data.dataset import EVALUATION, SPLITS, Split, read_dataset
-from evaluation.data.relevance import Relevance, read_relevance
+from evaluation.data.relevance import Relevance, chosen_relevance
 from evaluation.embeddings import SIMILARITIES
-from evaluation.files import DEFAULT_CACHE, cache_folder, no_file, require_other_files
+from evaluation.files import DEFAULT_CACHE, cache_folder, require_other_files
 from evaluation.findings import BadRequest, Faulty, Finding, count, say
-from evaluation.kinds import KINDS
+from evaluation.kinds import KINDS, PAGE_OPTIONS, kind_of
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
@@ -143,7 +144,7 @@ def score_retrieval(options: argparse.Namespace) -> None:
         split, findings = _qrels(options)
     else:
         split, findings = read_dataset(options.truth, options.split, sound=False)[options.split], []
-    truth = _retrieval_truth(options, split)
+    truth = chosen_relevance(options.relevance, split.captions, split.file_names)
     prediction, notes = _retrieval_prediction(options, split, truth, directions)
     if options.ranking and isinstance(prediction, predictions.Ranking):
         raise BadRequest(f"--ranking is for a matrix and embeddings; {options.prediction} is a ranking already")
@@ -221,17 +222,6 @@ def _qrels(options: argparse.Namespace) -> tuple[Split, list[Finding]]:
         columns = " ".join(trec.QRELS_COLUMNS)
         raise BadRequest(f"{options.truth}: must be a data folder, or qrels in TREC's format ({columns})")
     return trec.read_qrels(options.truth)
-
-
-def _retrieval_truth(options: argparse.Namespace, split: Split) -> Relevance | None:
-    """Return the truth that the user chose; None for the split's own."""
-    if options.relevance == Path("captions"):
-        return split.captions
-    if not options.relevance:
-        return None
-    if not options.relevance.is_file():
-        raise no_file(options.relevance, "a relevance file or `captions`")
-    return read_relevance(options.relevance, split.file_names)
 
 
 def _retrieval_prediction(
@@ -371,25 +361,27 @@ def report(options: argparse.Namespace) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """Write a page on which you look at and listen to predictions of the same split, one or several."""
-    from evaluation.inspection import requests
+    from evaluation.inspection import writing
+    from evaluation.inspection.content import Request
 
-    requests.check_target(options.out, options.single_file)
+    writing.check_target(options.out, options.single_file)
     if options.single_file and options.copy_audio:
         raise BadRequest("--single-file contains the sounds; leave out --copy-audio")
-    split = read_dataset(options.truth, options.split, sound=False)[options.split]
-    if requests.kind_of(options.predictions) == requests.RETRIEVAL:
-        if options.match:
-            raise BadRequest("--match is for predictions of captioning systems; leave it out")
-        relevance = _retrieval_truth(options, split)
-        truth = split.truth if relevance is None else relevance
-        content, findings = requests.read_queries(options.predictions, split, truth, options.metrics)
-    else:
-        if options.relevance:
-            raise BadRequest("--relevance is for predictions of retrieval systems; leave it out")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the Java processes, as Ctrl-C does
-        metrics = options.metrics or ["basic"]
-        content, findings = requests.read_descriptions(options.predictions, split, metrics, options.match)
-    written, unreadable = requests.write_page(
+    kind = KINDS[kind_of(options.predictions)]
+    for name in sorted(PAGE_OPTIONS - set(kind.page_options)):
+        if getattr(options, name):
+            raise BadRequest(f"--{name} is for predictions of {_systems_with(name)}; leave it out")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends Java processes, as Ctrl-C does
+    request = Request(
+        options.predictions,
+        options.truth,
+        options.split,
+        metrics=options.metrics,
+        relevance=options.relevance,
+        match=options.match,
+    )
+    content, findings = import_module(kind.page).read_page(request)
+    written, unreadable = writing.write_page(
         content,
         options.predictions,
         findings,
@@ -399,11 +391,17 @@ def inspect(options: argparse.Namespace) -> None:
     )
     say([*findings, *unreadable])
     score = content.systems[0].score
-    sounds = f"sounds of {written.playable} of {plural(len(split.clips), 'clip')}"
+    sounds = f"sounds of {written.playable} of {plural(len(content.clips), content.clip_noun)}"
     if not written.playable:
         sounds = "no sounds, because the data folder has no audio files"
     size = f"{written.size / 1e6:.1f} MB"
     print(f"{written.path}: {size}; {len(score.items.names)} {score.items.kind}, {sounds}; open it in a browser")
+
+
+def _systems_with(option: str) -> str:
+    """Return the plural noun for the systems whose pages have an option."""
+    nouns = [f"{kind.system.partition(' ')[2]}s" for kind in KINDS.values() if option in kind.page_options]
+    return " and ".join(nouns)
 
 
 def download_models(options: argparse.Namespace) -> None:
@@ -463,18 +461,19 @@ def parser() -> argparse.ArgumentParser:
     text = "write a page to look at and listen to predictions"
     verb = commands.add_parser("inspect", help=text, description=inspect.__doc__)
     text = (
-        "predictions of one kind: any file that `score retrieval --prediction` or `score captions --prediction` reads; "
-        "the others are compared with the first"
+        "predictions of one kind: any file that `score retrieval`, `score captions`, `score choice` or `score moments` "
+        "reads with --prediction; the others are compared with the first"
     )
     verb.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTION", help=text)
-    verb.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    text = "data folder; or the file of the questions, or of the queries about recordings"
+    verb.add_argument("--truth", type=Path, required=True, metavar="PATH", help=text)
     split = verb.add_argument("--split", default=EVALUATION, help=f"split of the predictions (default: {EVALUATION})")
     complete(split, lambda: SPLITS)
     text = "output folder, or output file (.html) for --single-file; must not exist, be empty, or be an earlier page"
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help=text)
     text = (
         "metrics, or a set of metrics; the first one sorts the page (default: as for `score`, which are mAP@10 and R@k "
-        "for retrieval, and the set basic for captions)"
+        "for retrieval, and the set basic for captions; for moments, mAP is first)"
     )
     verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
     text = "relevant clips of each query, as for `score retrieval` (default: the data folder's own)"

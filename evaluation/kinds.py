@@ -1,11 +1,12 @@
-"""The table of the kinds of answers that systems give, with the functions that read and score each kind.
+"""The table of the kinds of answers that systems give, with the functions that read, score and show each kind.
 
     kind = KINDS["moments"]
     truth, notes = kind.read_truth(Path("castella_val_release.jsonl"), "evaluation")
     score = kind.score_file(Path("submission.jsonl"), truth, metrics=["R1@0.7"])
 
 Code that handles several kinds reads this table and does not compare names. To add a kind, add its metrics to
-`metrics.catalogue`, its functions as below, and an entry to `KINDS`.
+`metrics.catalogue`, its functions as below, and an entry to `KINDS`. `inspection.content` says what the page of a kind
+needs.
 
 The functions import the modules that they need when they are called, because commands must start quickly.
 """
@@ -16,9 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from evaluation.findings import BadRequest, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.json_objects import JSON_FILES
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
+
+HEAD = 2**20  # number of bytes that are read to recognise a prediction
+PAGE_OPTIONS = frozenset({"relevance", "match"})  # options of `inspect` that only some kinds have
 
 
 class ScoreFile(Protocol):
@@ -64,6 +69,10 @@ class Kind:
         score_file: Function that reads and scores a prediction.
         truth: The noun for what the ground truth must have, for messages.
         has_truth: Function that returns True if a ground truth has this. A blind set does not have it.
+        holds: Function that returns True if a file is certainly a prediction of this kind, judged by its beginning.
+        page: Import name of the module that shows predictions (`inspection.content`). It is a name because the modules
+            of pages do not belong to the code that the results of a system depend on (`systems.source`).
+        page_options: The `PAGE_OPTIONS` that this module uses.
     """
 
     system: str
@@ -72,6 +81,9 @@ class Kind:
     score_file: ScoreFile
     truth: str
     has_truth: Callable[[Any], bool]
+    holds: Callable[[Path], bool]
+    page: str
+    page_options: tuple[str, ...] = ()
 
 
 def _read_split(path: Path, split: str) -> tuple[Any, list[Finding]]:
@@ -174,6 +186,56 @@ def _file_of_split(path: Path, stem: str, split: str) -> Path:
     return path
 
 
+def _holds_ranking(path: Path) -> bool:
+    """Return True for the suffixes that only predictions of retrieval systems have."""
+    return path.suffix.lower() in (".npz", ".npy", ".h5", ".hdf5", ".run")
+
+
+def _holds_captions(path: Path) -> bool:
+    if path.suffix.lower() in JSON_FILES:
+        return not _holds_answers(path) and not _holds_windows(path)
+    from evaluation import caption_formats
+
+    columns = _header(path)
+    has_name = any(not columns.isdisjoint(names) for names in caption_formats.NAMES)
+    return has_name and not columns.isdisjoint(caption_formats.CAPTIONS)
+
+
+def _holds_answers(path: Path) -> bool:
+    if path.suffix.lower() in JSON_FILES:
+        start = _start(path)
+        return b'"answer"' in start and (b'"question"' in start or b'"id"' in start)
+    return {"question", "answer"} <= _header(path)
+
+
+def _holds_windows(path: Path) -> bool:
+    return path.suffix.lower() in JSON_FILES and b'"pred_relevant_windows"' in _start(path)
+
+
+def _start(path: Path) -> bytes:
+    """Return the beginning of a file, or nothing if there is no such file."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _header(path: Path) -> set[str]:
+    """Return the columns of a table, or nothing if the path is not a table or its header cannot be read."""
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        return set()
+    import csv
+    import io
+
+    from evaluation.data import tables
+
+    text = _start(path).decode("utf-8-sig", "replace")
+    try:
+        return set(next(csv.reader(io.StringIO(text, newline=""), delimiter=tables.separator(path, str(path))), []))
+    except (csv.Error, Faulty):
+        return set()
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "retrieval": Kind(
@@ -183,6 +245,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _score_retrieval,
             "captions or relevance",
             lambda split: bool(split.truth),
+            _holds_ranking,
+            "evaluation.inspection.retrieval",
+            ("relevance",),
         ),
         "captioning": Kind(
             "a captioning system",
@@ -191,6 +256,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _score_captions,
             "captions of every clip",
             lambda split: all(clip.captions for clip in split.clips),
+            _holds_captions,
+            "evaluation.inspection.captioning",
+            ("match",),
         ),
         "choice": Kind(
             "a question answering system",
@@ -199,6 +267,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _score_choice,
             "the answer to every question",
             lambda questions: not questions.is_blind,
+            _holds_answers,
+            "evaluation.inspection.choice",
         ),
         "moments": Kind(
             "a moment retrieval system",
@@ -207,6 +277,29 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _score_moments,
             "the windows of every query",
             lambda recordings: not recordings.is_blind,
+            _holds_windows,
+            "evaluation.inspection.moments",
         ),
     }
 )
+
+
+def kind_of(paths: Sequence[Path]) -> str:
+    """Return the kind of the predictions in files. Files that no kind recognises count as those of a retrieval system.
+
+    Raises:
+        BadRequest: The files contain predictions of different kinds.
+    """
+    kinds = [_kind_of_file(path) for path in paths]
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind != kinds[0]:
+            message = f"must be the prediction of {KINDS[kinds[0]].system}, as {paths[0]}"
+            raise BadRequest(f"{path}: {message}; found that of {KINDS[kind].system}; give predictions of one kind")
+    return kinds[0]
+
+
+def _kind_of_file(path: Path) -> str:
+    for name, kind in KINDS.items():
+        if kind.holds(path):
+            return name
+    return next(iter(KINDS))

@@ -12,6 +12,9 @@ Conventions
   counts all of them. If no system has a value of that metric on this machine, the systems are ranked by the first of
   the task's metrics that has one, and the leaderboard begins with a warning. If only some systems lack the metric, they
   are listed last and have no rank.
+- **Tracks**: some tasks rank groups of systems apart, for example by the number of parameters. The task's facts state
+  the tracks, and whether there is also a ranking of the systems of all tracks. A system is in no track and gets a
+  warning if its metadata do not have the number that decides, or if this number is above every limit.
 - **Intervals** are 95 % intervals by the task's method (default: the jackknife). If several items share a clip, the
   intervals leave out all items of a clip together. The official tables leave out one item at a time; these intervals
   are too narrow for items that share clips. The JSON and the CSV have both.
@@ -42,6 +45,9 @@ packages, or email addresses.
 | neighbours of teams or systems | the upper one | the metric | the lower one | the difference | the p values |
 | published | the baseline | the metric | | the metric | |
 | characteristics | the system | the metadata's key | | the key's value in the metadata | |
+
+The column `track` names the track whose systems are ranked. It is empty in rankings of the systems of all tracks. In
+the table characteristics, it names the track of the system.
 
 - `analysis.csv` contains the analysis of the methods: the columns of `submission.analysis.COLUMNS`.
 - `reports/` contains the technical reports of the ranked systems.

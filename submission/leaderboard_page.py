@@ -49,13 +49,13 @@ def html(board: Leaderboard, title: str = "leaderboard") -> str:
     """
     rankings = []
     if board.entries:
-        rankings = [board.teams, board.systems]
+        rankings = board.rankings
     shown_aspects = [name for name in board.aspects if name not in SHOWN_ELSEWHERE]
     plots = {}
     for ranking in rankings:
         if _marks(board, ranking):
             drawings = [svg(board, ranking, width) for width in (WIDE, NARROW)]
-            plots[ranking.name] = [Markup(drawing) for drawing in drawings]  # noqa: S704, ElementTree has escaped them
+            plots[ranking.slug] = [Markup(drawing) for drawing in drawings]  # noqa: S704, ElementTree has escaped them
     return _page(
         "leaderboard.html.j2",
         board=board,
@@ -121,6 +121,7 @@ class About:
         external_data: The external data sets that it uses.
         ensemble: Whether it is an ensemble.
         parameters: The number of its parameters.
+        track: Its track; empty if the task has no tracks.
     """
 
     name: str
@@ -130,6 +131,7 @@ class About:
     external_data: str
     ensemble: str
     parameters: str
+    track: str
 
 
 def _about(board: Leaderboard, system: ScoredSystem) -> About:
@@ -149,6 +151,7 @@ def _about(board: Leaderboard, system: ScoredSystem) -> About:
         external_data=system.text("system.external_datasets") or NOTHING,
         ensemble=system.text("system.description.ensemble") or NOTHING,
         parameters=_with_separators(system.text(PARAMETERS)) or NOTHING,
+        track=board.track_of(system) or NOTHING,
     )
 
 
@@ -218,7 +221,7 @@ def _marks(board: Leaderboard, ranking: Ranking) -> list[Mark]:
                 not system.is_baseline,
             )
         )
-    for baseline in board.published:
+    for baseline in [] if ranking.track else board.published:
         if board.metric in baseline.metrics:
             name = f"published: {printable(baseline.system)}"
             value = baseline.metrics[board.metric]
@@ -278,7 +281,7 @@ def svg(board: Leaderboard, ranking: Ranking, width: int = WIDE) -> str:
     The page's Content Security Policy blocks `style` attributes, so attributes of SVG replace them. Each system has a
     tooltip with its label, its value and its interval.
     """
-    salt = f"leaderboard {ranking.name} {width}"
+    salt = f"leaderboard {ranking.slug} {width}"
     settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.sans-serif": "DejaVu Sans"}
     file = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -287,7 +290,7 @@ def svg(board: Leaderboard, ranking: Ranking, width: int = WIDE) -> str:
     root = ElementTree.fromstring(file.getvalue())  # noqa: S314, Matplotlib wrote it
     _move_styles(root)
     _replace_ids(root, _marks(board, ranking))
-    name = f"plot-{ranking.name}-{width}"
+    name = f"plot-{ranking.slug}-{width}"
     title = ElementTree.Element(f"{SVG}title", id=name)
     title.text = f"{ranking.title}: {heading(board.metric)} with 95 % intervals"
     about = ElementTree.Element(f"{SVG}desc", id=f"{name}-about")

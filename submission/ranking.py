@@ -20,18 +20,18 @@ from evaluation.scores import Measured, plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.statistics.intervals import Estimate
-from evaluation.text import plural, printable
+from evaluation.text import plural, printable, quoted
 from submission import analysis
 from submission.analysis import Use
 from submission.families import FAMILIES, Aspect, read_families
 from submission.kinds import KINDS
 from submission.outputs.form import Asked
 from submission.scoring import REPORTS, ScoredPackage, ScoredSystem
-from submission.tasks import PublishedResults, Task
+from submission.tasks import PublishedResults, Task, Tracks
 
 SEED = 0  # seed of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in the place of a team
-COLUMNS: tuple[str, ...] = ("table", "rank", "team", "system", "what", "against")
+COLUMNS: tuple[str, ...] = ("table", "track", "rank", "team", "system", "what", "against")
 COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "low_by_clip", "high_by_clip", "p", "p_holm")
 DIFFERENCE_HEADS = ("system", "next system", "difference", "95 % interval", "p", "p (Holm)", "")
 
@@ -45,12 +45,19 @@ class Ranking:
         title: Heading of its table.
         rows: Rank and system, best first. The rank is None if the system does not have the metric that ranks.
         neighbours: Comparison of each ranked system with the next one.
+        track: Name of the track whose systems are ranked; empty if the systems of all tracks are ranked.
     """
 
     name: str
     title: str
     rows: tuple[tuple[int | None, ScoredSystem], ...]
     neighbours: tuple[Difference, ...]
+    track: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name and the track, in a form that identifies the ranking in the page."""
+        return re.sub(r"\W+", "-", f"{self.name} {self.track}".strip())
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Leaderboard:
         metric: The metric that ranks.
         teams: Ranking of the best system of each team.
         systems: Ranking of all systems.
+        tracks: For each track that has systems, the ranking of the best system of each team, and that of all systems.
         published: Published results of the task's baselines on `split`.
         packages: Every package, with its findings.
         aspects: The aspects that the analysis counts, from the table of families.
@@ -94,6 +102,7 @@ class Leaderboard:
     metric: str
     teams: Ranking
     systems: Ranking
+    tracks: tuple[Ranking, ...]
     published: tuple[PublishedResults, ...]
     packages: tuple[ScoredPackage, ...]
     aspects: Mapping[str, Aspect]
@@ -109,6 +118,18 @@ class Leaderboard:
     def entries(self) -> list[ScoredSystem]:
         """All systems, best first. Systems that have no rank are last."""
         return [system for _, system in self.systems.rows]
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """The rankings that are shown: those of all tracks if the task has such a ranking, and those of each track."""
+        facts = self.task.tracks
+        if facts and not facts.overall.value:
+            return list(self.tracks)
+        return [self.teams, self.systems, *self.tracks]
+
+    def track_of(self, system: ScoredSystem) -> str:
+        """Return the name of a system's track, or an empty text if it is in no track."""
+        return _track_of(self.task, system)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -248,6 +269,8 @@ class Leaderboard:
                 "values have Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < "
                 "0.001. The intervals of the differences are jackknife intervals."
             )
+        if self.task.tracks:
+            lines += self._about_tracks(self.task.tracks)
         if self.published:
             lines.append("The organisers' baseline is shown with its published results for this set.")
         if self.chance:
@@ -259,6 +282,20 @@ class Leaderboard:
         for reason, names in metrics_by_reason.items():
             lines.append(f"Not available: {', '.join(map(heading, names))}: {_without_advice(reason)}")
         return [printable(line) for line in lines]
+
+    def _about_tracks(self, facts: Tracks) -> list[str]:
+        """Return the notes about the tracks, and how certain these rules are."""
+        names = " and ".join(track.name for track in facts.limits.value)
+        lines = [
+            f"The tracks ({names}) are ranked apart; {facts.key.value} decides the track of a system "
+            f"({facts.limits.certainty}: {facts.limits.source})."
+        ]
+        if facts.overall.value:
+            lines.append(
+                "The rankings without the name of a track contain the systems of all tracks "
+                f"({facts.overall.certainty}: {facts.overall.source})."
+            )
+        return lines
 
     def _about_intervals(self) -> str:
         """Return the note about the intervals: the methods, and what they leave out."""
@@ -287,16 +324,26 @@ class Leaderboard:
         """
         rows: list[dict[str, object]] = []
         about: dict[str, object]
-        for ranking in (self.teams, self.systems):
+        for ranking in self.rankings:
             for rank, system in ranking.rows:
-                about = {"table": ranking.name, "rank": rank, "team": system.team, "system": system.label}
+                about = {
+                    "table": ranking.name,
+                    "track": ranking.track or None,
+                    "rank": rank,
+                    "team": system.team,
+                    "system": system.label,
+                }
                 for name, measured in system.score.metrics.items():
                     row = {**about, "what": name, **asdict(measured.estimate)}
                     if measured.by_clip:
                         row["low_by_clip"], row["high_by_clip"] = measured.by_clip.low, measured.by_clip.high
                     rows.append(row)
             for difference in ranking.neighbours:
-                about = {"table": f"neighbours of {ranking.name}", "system": difference.system}
+                about = {
+                    "table": f"neighbours of {ranking.name}",
+                    "track": ranking.track or None,
+                    "system": difference.system,
+                }
                 about |= {"against": difference.against, "p": difference.p, "p_holm": difference.p_holm}
                 rows.append({**about, "what": difference.metric, **asdict(difference.difference)})
         for baseline in self.published:
@@ -305,6 +352,8 @@ class Leaderboard:
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
+            if self.track_of(system):
+                about["track"] = self.track_of(system)
             for key, text in system.metadata.items():
                 rows.append({**about, "what": key, "value": text})
         frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' text type refuses half a surrogate pair
@@ -331,9 +380,11 @@ class Leaderboard:
                     values[name] = report.number(shown.value)
                     intervals[name] = interval_text(shown.low, shown.high)
             remark = self._remark(system)
+            if not ranking.track:
+                remark = ", ".join(part for part in (self.track_of(system), remark) if part)
             place = str(rank or NOTHING)
             rows.append(Row(place, system.team, system.label, values, intervals, remark, not system.is_baseline))
-        for baseline in self.published:
+        for baseline in [] if ranking.track else self.published:  # the track of a published baseline is not known
             values = {name: report.number(baseline.metrics.get(name)) for name in self.shown_metrics}
             intervals = dict.fromkeys(self.shown_metrics, "")
             remark = "published results, not ranked"
@@ -345,6 +396,8 @@ class Leaderboard:
         remarks = []
         if system.is_baseline:
             remarks.append("organisers' baseline")
+        if self.task.tracks and not self.track_of(system):
+            remarks.append("in no track")
         if system.package in self.lacking_reports:
             remarks.append("without a valid technical report")
         return ", ".join(remarks)
@@ -355,7 +408,8 @@ class Leaderboard:
         if self.alarm:
             parts.append(f"\n!!! {self.alarm}\n")
         if self.entries:
-            parts += [*self._ranking_text(self.teams), *self._ranking_text(self.systems)]
+            for ranking in self.rankings:
+                parts += self._ranking_text(ranking)
             parts += ["", "Methods of the systems, from their metadata"]
             parts.append(_table(self.methods(self.aspects), ["rank", "system", *self.aspects], ["rank"]))
             parts += ["", "Number of systems and teams that use each method", self._analysis_text()]
@@ -453,6 +507,7 @@ class Leaderboard:
                 "teams": [plain(asdict(difference)) for difference in self.teams.neighbours],
                 "systems": [plain(asdict(difference)) for difference in self.systems.neighbours],
             },
+            "tracks": [_track_content(ranking) for ranking in self.tracks],
             "published": [baseline.model_dump() for baseline in self.published],
             "analysis": [asdict(use) for use in self.uses],
         }
@@ -463,6 +518,7 @@ class Leaderboard:
             "rank": rank,
             "system": system.label,
             "team": system.team,
+            "track": self.track_of(system),
             "package": system.package,
             "baseline": system.is_baseline,
             "remark": self._remark(system),
@@ -477,6 +533,22 @@ class Leaderboard:
         if system.package in self.reports:
             return f"{REPORTS}/{self.reports[system.package]}"
         return ""
+
+
+def _track_of(task: Task, system: ScoredSystem) -> str:
+    """Return the name of a system's track, or an empty text if it is in no track or the task has none."""
+    if not task.tracks:
+        return ""
+    return task.tracks.track_of(system.text(task.tracks.key.value))
+
+
+def _track_content(ranking: Ranking) -> dict[str, object]:
+    return {
+        "track": ranking.track,
+        "ranking": ranking.name,
+        "rows": [{"rank": rank, "team": system.team, "system": system.label} for rank, system in ranking.rows],
+        "neighbours": [plain(asdict(difference)) for difference in ranking.neighbours],
+    }
 
 
 def _without_advice(reason: str) -> str:
@@ -549,7 +621,8 @@ def rank(
         findings: Findings about files in the folder that are not packages.
 
     Returns:
-        The leaderboard. It has a ranking of the best system of each team and a ranking of all systems.
+        The leaderboard. It has a ranking of the best system of each team and a ranking of all systems. If the task has
+        tracks, it also has these rankings for each track.
 
     Raises:
         Faulty: The scores of two systems are not comparable.
@@ -557,28 +630,58 @@ def rank(
     if aspects is None:
         aspects = read_families(FAMILIES)
     packages = _with_team_warnings(_without_shared_labels(list(packages)))
+    packages = _with_track_warnings(packages, task)
     entries: list[ScoredSystem] = []
     for each in packages:
         entries += each.systems
     metric = _ranking_metric(task, entries)
-    rows = _ranked(entries, metric)
-    best_by_team: dict[str, ScoredSystem] = {}
-    for _, system in rows:
-        best_by_team.setdefault(system.team, system)
-    best = _ranked(best_by_team.values(), metric)
+    teams, systems = _rankings(entries, metric)
     return Leaderboard(
         task,
         ranked,
         split.name,
         metric,
-        Ranking("teams", "Best system of each team", best, _neighbours(best, metric)),
-        Ranking("systems", "All systems", rows, _neighbours(rows, metric)),
+        teams,
+        systems,
+        _track_rankings(task, entries, metric),
         tuple(fact.value for fact in task.baselines if task.measured_on(fact.value, split)),
         tuple(packages),
         {name: aspect for name, aspect in aspects.items() if aspect.is_of(task)},
         date,
         tuple(findings),
     )
+
+
+def _rankings(entries: Iterable[ScoredSystem], metric: str, track: str = "") -> tuple[Ranking, Ranking]:
+    """Return the ranking of the best system of each team, and that of all systems.
+
+    Args:
+        entries: The systems.
+        metric: The metric that ranks.
+        track: Name of the track that the systems are in (default: the systems of all tracks).
+    """
+    rows = _ranked(entries, metric)
+    best_by_team: dict[str, ScoredSystem] = {}
+    for _, system in rows:
+        best_by_team.setdefault(system.team, system)
+    best = _ranked(best_by_team.values(), metric)
+    of_track = f", {track}" if track else ""
+    return (
+        Ranking("teams", f"Best system of each team{of_track}", best, _neighbours(best, metric), track),
+        Ranking("systems", f"All systems{of_track}", rows, _neighbours(rows, metric), track),
+    )
+
+
+def _track_rankings(task: Task, entries: Sequence[ScoredSystem], metric: str) -> tuple[Ranking, ...]:
+    """Return the rankings of each track that has systems, in the order of the task's facts."""
+    if not task.tracks:
+        return ()
+    rankings: list[Ranking] = []
+    for track in task.tracks.limits.value:
+        members = [system for system in entries if _track_of(task, system) == track.name]
+        if members:
+            rankings += _rankings(members, metric, track.name)
+    return tuple(rankings)
 
 
 def _ranking_metric(task: Task, entries: Sequence[ScoredSystem]) -> str:
@@ -629,6 +732,25 @@ def _with_team_warnings(packages: Sequence[ScoredPackage]) -> list[ScoredPackage
                 message = f"has systems of the team {team}; so has {', '.join(others)}: check that both are from this "
                 message += "team, and that it does not have too many systems"
                 findings.append(Finding(each.name, message=message, severity=WARNING))
+        checked.append(replace(each, findings=tuple(sorted(findings))))
+    return checked
+
+
+def _with_track_warnings(packages: Sequence[ScoredPackage], task: Task) -> list[ScoredPackage]:
+    """Return the packages with a warning for each system that is in no track, if the task has tracks."""
+    if not task.tracks:
+        return list(packages)
+    key = task.tracks.key.value
+    names = ", ".join(track.name for track in task.tracks.limits.value)
+    checked = []
+    for each in packages:
+        findings = list(each.findings)
+        for system in each.systems:
+            if not _track_of(task, system):
+                found = quoted(system.text(key)) if system.text(key) else "no value"
+                message = f"must be a whole number within the limit of a track ({names}); found {found}: the system is "
+                message += "in no track; ask the team for the number"
+                findings.append(Finding(f"{each.name}/{system.label}", column=key, message=message, severity=WARNING))
         checked.append(replace(each, findings=tuple(sorted(findings))))
     return checked
 

@@ -179,6 +179,55 @@ class PublishedResults(Strict):
         return self
 
 
+class Track(Strict):
+    """A group of systems that has a ranking of its own."""
+
+    name: str = Field(description="name of the track in tables")
+    below: PositiveInt | None = Field(None, description="limit that the number of a system must be below")
+    most: PositiveInt | None = Field(None, description="largest number that a system may have")
+
+    @model_validator(mode="after")
+    def _has_limit(self) -> "Track":
+        """Check that the track has exactly one limit."""
+        if (self.below is None) == (self.most is None):
+            raise ValueError("must have one limit, below or most")
+        return self
+
+    def __str__(self) -> str:
+        """Return the name and the limit."""
+        if self.below is not None:
+            return f"{self.name} (below {self.below:,})"
+        return f"{self.name} (at most {self.most:,})"
+
+    def admits(self, number: int) -> bool:
+        """Return whether a system with this number keeps the limit."""
+        if self.below is not None:
+            return number < self.below
+        return self.most is not None and number <= self.most
+
+
+class Tracks(Strict):
+    """The tracks of a task, which are ranked apart."""
+
+    key: Fact[str] = Field(description="metadata key with the whole number that decides the track of a system")
+    limits: Fact[Annotated[tuple[Track, ...], Field(strict=False, min_length=1)]] = Field(
+        description="the tracks; a system is in the first one whose limit it keeps"
+    )
+    overall: Fact[bool] = Field(description="whether there is also a ranking of the systems of all tracks")
+
+    def track_of(self, number: str) -> str:
+        """Return the name of the track of a system, or an empty text if it is in no track.
+
+        Args:
+            number: The value of the metadata key, as text.
+        """
+        if number.isascii() and number.isdigit():
+            for track in self.limits.value:
+                if track.admits(int(number)):
+                    return track.name
+        return ""
+
+
 class Key(Strict):
     """A key of the metadata file, with the keys below it."""
 
@@ -225,6 +274,7 @@ class Task(Strict):
     label: Fact[LabelPattern] = Field(description="pattern of a system's label")
     systems: Fact[int] = Field(description="maximum number of systems for each team")
     metrics: Fact[Texts] = Field(description="the metrics of the results table; the first one ranks")
+    tracks: Tracks | None = Field(None, description="tracks that are ranked apart")
     interval: Fact[Annotated[str, _one_of(METHODS, "method")]] | None = Field(
         None, description="method of the confidence intervals"
     )
@@ -252,6 +302,8 @@ class Task(Strict):
                 raise ValueError(f"{name} must not be given for the form {self.form.value}; remove it")
         for path in self.characteristics.value:
             self.key(path)
+        if self.tracks:
+            self.key(self.tracks.key.value)
         for name in self.metrics.value:
             self._metric("metrics.value", name)
         for number, baseline in enumerate(self.baselines, start=1):

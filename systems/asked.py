@@ -16,17 +16,14 @@ counts as a folder of clips with captions, unless the caller names the kind.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.data.dataset import SPLITS, Dataset, read_dataset
-from evaluation.data.questions import Questions
-from evaluation.data.recordings import Recordings
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.kinds import KINDS
 from evaluation.text import unknown_key
@@ -91,9 +88,10 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
         source = _source(folder, kind, split)
         content, found = KINDS[kind].read_truth(source, split)
         notes += found
-        paths = _clips(content, source) if kind == CHOICE else _recordings(content, folder / split)
-        missing += _missing_sounds(paths, source)
-        read[split] = AskedSplit(split, kind, content, {name: path for name, path in paths.items() if path})
+        paths = content.paths if kind == CHOICE else content.paths(folder / split)
+        existing = {name: path for name, path in paths.items() if path and path.is_file()}
+        missing += _missing_sounds([name for name in paths if name not in existing], source)
+        read[split] = AskedSplit(split, kind, content, existing)
     if missing:
         raise Faulty(missing)
     return Dataset(folder, read, tuple(notes))
@@ -138,32 +136,9 @@ def _source(folder: Path, kind: str, split: str) -> Path:
     raise BadRequest(f"{file}: no such file; the splits in this folder: {existing}")
 
 
-def _clips(questions: Questions, source: Path) -> dict[str, Path | None]:
-    """Return a dict from the path of each clip in the questions to its file, or to None if there is no such file."""
-    folder = source
-    if source.is_file():
-        folder = source.parent
-    paths: dict[str, Path | None] = {}
-    for question in questions.questions:
-        path = folder / question.audio
-        paths[question.audio] = path if path.is_file() else None
-    return paths
-
-
-def _recordings(recordings: Recordings, folder: Path) -> dict[str, Path | None]:
-    """Return a dict from the name of each recording to its file, or to None if there is no such file."""
-    files: dict[str, Path] = {}
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if path.name.lower().endswith(SOUND_SUFFIXES) and path.is_file():
-                files[path.stem] = path
-    return {query.recording: files.get(query.recording) for query in recordings.queries}
-
-
-def _missing_sounds(paths: Mapping[str, Path | None], source: Path) -> list[Finding]:
+def _missing_sounds(names: Sequence[str], source: Path) -> list[Finding]:
     findings = []
-    for name, path in paths.items():
-        if path is None:
-            message = f"no audio file of {name!r}; add it, or remove what is asked about it"
-            findings.append(Finding(str(source), message=message))
+    for name in names:
+        message = f"no audio file of {name!r}; add it, or remove what is asked about it"
+        findings.append(Finding(str(source), message=message))
     return findings

@@ -91,6 +91,17 @@ class Questions:
         return {question.id: question for question in self.questions}
 
     @property
+    def paths(self) -> Mapping[str, Path]:
+        """A dict from the clip of each question, as in `Question.audio`, to the path of its audio file.
+
+        The file may not exist. Without a source, the paths are relative to the working folder.
+        """
+        folder = self.source or Path()
+        if folder.is_file():
+            folder = folder.parent
+        return {question.audio: folder / question.audio for question in self.questions}
+
+    @property
     def is_blind(self) -> bool:
         """True if the answers are not known."""
         return all(question.answer is None for question in self.questions)

@@ -36,6 +36,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict
 
 from evaluation import json_objects
+from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.files import no_file
 from evaluation.findings import NOTE, WARNING, Faulty, Finding
 from evaluation.json_objects import Entry, FilledText, Identifier, IsList, Number
@@ -88,6 +89,15 @@ class Recordings:
     def by_id(self) -> Mapping[str, MomentQuery]:
         """A dict from ids to queries."""
         return {query.id: query for query in self.queries}
+
+    def paths(self, folder: Path) -> dict[str, Path | None]:
+        """Return a dict from the name of each recording to its file in a folder, or to None if it is not there."""
+        files: dict[str, Path] = {}
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.name.lower().endswith(SOUND_SUFFIXES) and path.is_file():
+                    files[path.stem] = path
+        return {query.recording: files.get(query.recording) for query in self.queries}
 
     @property
     def is_blind(self) -> bool:

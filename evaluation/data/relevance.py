@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.data import tables
 from evaluation.data.cells import text_fault, unknown_clips
+from evaluation.files import no_file
 from evaluation.findings import Faulty, Finding
 from evaluation.text import printable
 
@@ -34,6 +35,27 @@ def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Rel
     if findings:
         raise Faulty(findings)
     return relevance
+
+
+def chosen_relevance(choice: Path | None, captions: Relevance, file_names: Iterable[str]) -> Relevance | None:
+    """Return the relevant clips that a user chose, or None for the data folder's own.
+
+    Args:
+        choice: A relevance file, `captions` for the clip of each caption, or None.
+        captions: The clips of each caption.
+        file_names: The names of all clips.
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: The file is not valid. The exception lists all findings.
+    """
+    if choice == Path("captions"):
+        return captions
+    if not choice:
+        return None
+    if not choice.is_file():
+        raise no_file(choice, "a relevance file or `captions`")
+    return read_relevance(choice, file_names)
 
 
 def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]) -> Relevance:

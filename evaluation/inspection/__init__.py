@@ -1,9 +1,10 @@
 """Pages to look at and listen to the predictions of systems, which `dcase-evaluation inspect` writes.
 
-- `requests` reads the predictions, scores them, and writes the page.
-- `collecting` collects the content of the page, for retrieval or for captioning.
+- `content` says what each kind of answers must define.
+- `retrieval`, `captioning`, `choice` and `moments` read and score predictions, and collect the content of the page.
 - `neighbours` computes the similarity of captions and queries.
 - `sounds` makes spectrograms, and links to audio files or copies of them.
-- `overview` makes the metrics, charts and lists at the top of the page.
+- `charts` makes bar charts and lists, and `overview` makes the top of the page from them.
 - `page` makes the HTML file and its data.
+- `writing` writes the page, with its sounds and spectrograms.
 """

@@ -6,25 +6,21 @@ script makes the rows of the tables from the data. It never interprets texts as 
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from evaluation.findings import Finding
-from evaluation.inspection.collecting import Content, Descriptions, Hit, Queries, is_pseudo, item_metrics
-from evaluation.inspection.neighbours import THRESHOLD
+from evaluation.inspection.content import TEMPLATES, Content, is_pseudo
 from evaluation.inspection.overview import Overview
 from evaluation.inspection.sounds import Sound
 from evaluation.metrics import catalogue
 from evaluation.pages import page_environment, policy_source
 from evaluation.text import plural, printable
 
-TEMPLATES = Path(__file__).parent / "templates"
 GENERATOR = "dcase-evaluation inspect"
 # The mark of a page that this kit wrote. An existing file without the mark is not replaced.
 MARK = f'<meta name="generator" content="{GENERATOR}">'
@@ -63,7 +59,8 @@ def html(
         findings: Warnings and notes about the predictions and sounds.
     """
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    own_script = content.templates.with_suffix(".js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8") + own_script
     score = content.systems[0].score
     playable = sum(sound.is_playable for sound in sounds)
     return (
@@ -75,10 +72,10 @@ def html(
             script=Markup(script),  # noqa: S704, the file is part of the kit
             policy=Markup(_policy(style, script)),  # noqa: S704, made of digests
             data=Markup(_embedded(data(content, sounds, links))),  # noqa: S704, escaped for a script element
-            is_retrieval=isinstance(content, Queries),
-            split=content.split,
+            content=content,
+            about=Markup(_about(content)),  # noqa: S704, made from a template of the kit
             items=f"{len(score.items.names):,} {score.items.kind}",
-            clips=plural(len(content.split.clips), "clip"),
+            clips=plural(len(content.clips), content.clip_noun),
             systems=[system.name for system in content.systems],
             signatures={system.name: system.score.signature for system in content.systems},
             unavailable=_unavailable(content),
@@ -86,9 +83,14 @@ def html(
             overview=overview,
             playable=playable,
             findings=[str(finding) for finding in findings],
-            threshold=THRESHOLD,
         )
     )
+
+
+def _about(content: Content) -> str:
+    """Return the text about the page of one kind of answers, as HTML."""
+    templates = content.templates
+    return page_environment(templates.parent).get_template(f"{templates.name}.html.j2").render(content=content)
 
 
 def _policy(style: str, script: str) -> str:
@@ -127,24 +129,22 @@ def _unavailable(content: Content) -> list[str]:
 
 def data(content: Content, sounds: Sequence[Sound], links: Links) -> dict[str, Any]:
     """Return the data that the page's script reads."""
-    metrics = item_metrics(content.systems[0].score)
+    metrics = content.item_metrics(content.systems[0].score)
     shared = []
     for name in metrics:
         if all(name in system.score.items.values for system in content.systems):
             shared.append(name)
     result: dict[str, Any] = {
+        "kind": content.noun,
         "systems": [printable(system.name) for system in content.systems],
         "metrics": [_metric(name) for name in shared],
         "values": [[_rounded(system.score.items.values[name]) for name in shared] for system in content.systems],
-        "clips": [printable(clip.file_name) for clip in content.split.clips],
-        "captions": [[printable(caption) for caption in clip.captions] for clip in content.split.clips],
+        "clips": [printable(clip.file_name) for clip in content.clips],
         "seconds": [None if sound.seconds is None else round(sound.seconds, 1) for sound in sounds],
         "sounds": links.sounds,
         "images": links.images,
     }
-    if isinstance(content, Queries):
-        return result | _query_data(content)
-    return result | _caption_data(content)
+    return result | content.data()
 
 
 def _metric(name: str) -> dict[str, Any]:
@@ -156,39 +156,3 @@ def _metric(name: str) -> dict[str, Any]:
 
 def _rounded(values: np.ndarray) -> list[float]:
     return [round(value, DIGITS) for value in values.tolist()]
-
-
-def _query_data(content: Queries) -> dict[str, Any]:
-    systems = []
-    for system in content.systems:
-        hits = [[_hit(hit) for hit in row] for row in system.hits]
-        systems.append({"hits": hits, "ranks": system.ranks})
-    return {
-        "kind": "queries",
-        "queries": [printable(text) for text in content.texts],
-        "right": content.right,
-        "answers": systems,
-    }
-
-
-def _hit(hit: Hit) -> list[Any]:
-    """Return a hit as the list [clip, score, mark, similarity, caption].
-
-    `clip` is the clip's index in the split, or its name if the split does not have such a clip.
-    """
-    clip: int | str = printable(hit.name) if hit.clip is None else hit.clip
-    score = hit.score
-    if score is not None:
-        score = float(f"{score:.{DIGITS}g}") if math.isfinite(score) else None
-    return [clip, score, hit.mark, round(hit.similarity, 2), hit.caption]
-
-
-def _caption_data(content: Descriptions) -> dict[str, Any]:
-    log_probabilities = []
-    for system in content.systems:
-        log_probabilities.append(system.log_probabilities)
-    return {
-        "kind": "clips",
-        "predicted": [[printable(caption) for caption in system.captions] for system in content.systems],
-        "log_probabilities": log_probabilities,
-    }

@@ -9,8 +9,6 @@ from submission.kinds.files import FileKind
 from submission.outputs.choices import ChoiceTable
 from submission.outputs.form import FileSplit
 
-HEAD = 2**16  # number of bytes of the first line that are read to recognise a prediction
-
 
 class Choice(FileKind):
     """Audio question answering."""
@@ -36,12 +34,6 @@ class Choice(FileKind):
     def sizes(self, split: FileSplit) -> dict[str, int]:
         """Return the number of questions."""
         return {"questions": len(split.content.questions)}
-
-    def holds(self, path: Path) -> bool:
-        """Return whether the first line has the columns or keys of an answer."""
-        with path.open("rb") as file:
-            line = file.readline(HEAD)
-        return b"answer" in line and (b"question" in line or b'"id"' in line)
 
     def read_prediction(self, path: Path, split: FileSplit) -> Answers:
         """Read the answers of a CSV or of JSON lines."""

@@ -61,6 +61,10 @@ class FileKind(Kind, ABC):
         """Return the questions or recordings of a split."""
         return split.content
 
+    def holds(self, path: Path) -> bool:
+        """Return whether a file is certainly a prediction of this kind, judged by its beginning."""
+        return kinds.KINDS[self.name].holds(path)
+
     @property
     @abstractmethod
     def signature(self) -> str:

@@ -8,7 +8,7 @@ from evaluation.data.dataset import EVALUATION
 from evaluation.moment_formats import Moments, read_moments
 from submission.kinds.files import FileKind
 from submission.outputs.form import FileSplit
-from submission.outputs.windows import LONGEST_LINE, WindowLines
+from submission.outputs.windows import WindowLines
 
 
 class MomentRetrieval(FileKind):
@@ -35,11 +35,6 @@ class MomentRetrieval(FileKind):
     def sizes(self, split: FileSplit) -> dict[str, int]:
         """Return the number of queries."""
         return {"queries": len(split.content.queries)}
-
-    def holds(self, path: Path) -> bool:
-        """Return whether the first line has windows."""
-        with path.open("rb") as file:
-            return b"pred_relevant_windows" in file.readline(LONGEST_LINE)
 
     def read_prediction(self, path: Path, split: FileSplit) -> Moments:
         """Read windows with or without scores."""

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from evaluation.__main__ import command, parser
-from evaluation.kinds import KINDS
+from evaluation.findings import BadRequest
+from evaluation.kinds import KINDS, kind_of
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
 
@@ -60,3 +61,31 @@ def test_wrong_requests(folder, capsys):
     (folder / "choice.csv").write_text("question,answer\nq1,a\n")
     assert command(parser(), ["score", "choice", *truth, *prediction]) == 1
     assert "choice.csv:2: error: the answer to 'q1' must be an option" in capsys.readouterr().err
+
+
+def test_kinds_of_predictions(folder):
+    texts = {
+        "lists.csv": "caption,file_name_1,file_name_2\nRain,a.wav,b.wav\n",
+        "captions.csv": "file_name,caption_predicted\na.wav,Rain\n",
+        "others.tsv": "fname\tcands\na.wav\tRain\n",
+        "choice.jsonl": '{"id": "q1", "answer": "A"}',
+        "semicolons.csv": "file_name;caption_predicted\na.wav;Rain\n",
+        "long.csv": "question" * 40_000,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    kinds = {
+        "retrieval": ["a.npz", "lists.csv", "a.run", "nowhere.csv", "semicolons.csv", "long.csv"],
+        "captioning": ["captions.csv", "others.tsv", "a.json"],
+        "choice": ["choice.csv", "choice.jsonl"],
+        "moments": ["moments.jsonl"],
+    }
+    assert list(kinds) == list(KINDS)
+    for kind, names in kinds.items():
+        assert kind_of([folder / name for name in names]) == kind
+    with pytest.raises(
+        BadRequest, match=r"must be the prediction of a retrieval system, as .*found that of a captioning"
+    ):
+        kind_of([folder / "a.npz", folder / "others.tsv"])
+    with pytest.raises(BadRequest, match=r"of a moment retrieval system, as .*found that of a question answering"):
+        kind_of([folder / "moments.jsonl", folder / "choice.csv"])

@@ -14,11 +14,13 @@ import pytest
 
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.findings import BadRequest, Faulty
-from evaluation.metrics import retrieval
+from evaluation.metrics import choice, retrieval
 from evaluation.statistics import comparison
 from submission import leaderboard_page as pages
 from submission import tasks
 from submission.leaderboard import FILES, PUBLIC, run, save
+from submission.ranking import rank
+from submission.scoring import ScoredPackage, ScoredSystem
 from tests.submission import made
 from tests.submission.made_boards import CLIPS, EVIL, SPLIT, TASK, entry, hand_in, hostile_board, knowing, ranked
 
@@ -428,3 +430,91 @@ def test_no_form_is_harmed(tmp_path):
     assert {"' =cmd", "'＝cmd"} <= cells
     text = (tmp_path / "board.txt").read_text(encoding="utf-8")
     assert not any(c in text for c in "\0\x1b\r\u202e")
+
+
+# ------------------------------------------------------------------------------------------------ tracks
+
+TRACKS_TASK = tasks.read("dcase2026-5")
+SMALL, LARGE = (track.name for track in TRACKS_TASK.tracks.limits.value)
+SIZES = {  # number of right answers of 10, and number of parameters
+    "A_x_task5_1": (9, "38000000000"),
+    "A_x_task5_2": (8, "8000000000"),
+    "B_x_task5_1": (7, "10000000000"),  # not under 10 billion
+    "B_x_task5_2": (6, "9999999999"),
+    "C_x_task5_1": (5, "100000000001"),
+    "D_x_task5_1": (4, "about 8B"),
+}
+
+
+def track_board(task=TRACKS_TASK):
+    """Rank systems of several sizes."""
+    questions = made.questions("test", 10, blind=False)
+    packages = []
+    for label, (right, parameters) in SIZES.items():
+        answers = {}
+        for place, question in enumerate(questions.content.questions):
+            answers[question.id] = question.options[0 if place < right else 1]
+        score = choice.evaluate(questions.content, answers, metrics=["accuracy"])
+        metadata = {"system.complexity.total_parameters": parameters}
+        system = ScoredSystem(label, label.rsplit("_", 2)[0], f"{label}.zip", metadata, score)
+        packages.append(ScoredPackage(system.package, (system,), ()))
+    return rank(task, packages, questions, "test", {})
+
+
+def test_tracks_are_ranked_apart():
+    board = track_board()
+    found = {}
+    for ranking in board.rankings:
+        found[ranking.name, ranking.track] = [
+            (rank, system.label[0], system.label[-1]) for rank, system in ranking.rows
+        ]
+    assert found == {
+        ("teams", ""): [(1, "A", "1"), (2, "B", "1"), (3, "C", "1"), (4, "D", "1")],
+        ("systems", ""): [(number, label[0], label[-1]) for number, label in enumerate(SIZES, start=1)],
+        ("teams", SMALL): [(1, "A", "2"), (2, "B", "2")],
+        ("systems", SMALL): [(1, "A", "2"), (2, "B", "2")],
+        ("teams", LARGE): [(1, "A", "1"), (2, "B", "1")],
+        ("systems", LARGE): [(1, "A", "1"), (2, "B", "1")],
+    }
+    [difference] = board.tracks[0].neighbours
+    assert (difference.system, difference.against) == ("A_x_task5_2", "B_x_task5_2")
+    findings = [finding for package in board.packages for finding in package.findings if "track" in finding.message]
+    assert [finding.file for finding in findings] == ["C_x_task5_1.zip/C_x_task5_1", "D_x_task5_1.zip/D_x_task5_1"]
+    assert "found 'about 8B': the system is in no track" in findings[1].message
+
+
+def test_the_files_show_the_tracks(tmp_path):
+    board = track_board()
+    save(board, tmp_path)
+    page = (tmp_path / "board.html").read_text()
+    for title in ("All systems", f"All systems, {SMALL}", f"All systems, {LARGE}"):
+        assert f"<h2>{title}</h2>" in page
+    assert "<small>A_x (under 10B parameters)</small>" in page
+    assert "<small>D_x (in no track)</small>" in page
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert {"plot-systems-960", "plot-systems-under-10B-parameters-960", "plot-teams-up-to-100B-parameters-360"} <= {
+        *ids
+    }
+    assert "The tracks (under 10B parameters and up to 100B parameters) are ranked apart" in page
+    assert "contain the systems of all tracks (inferred: arXiv 2607.18718" in page
+    results = board.results()
+    small = results[(results.table == "systems") & (results.track == SMALL)]
+    assert dict(zip(small.system, small["rank"], strict=True)) == {"A_x_task5_2": 1, "B_x_task5_2": 2}
+    facts = results[results.table == "characteristics"]
+    tracks = [LARGE, SMALL, LARGE, SMALL, "", ""]
+    assert list(zip(facts.system, facts.track.fillna(""), strict=True)) == list(zip(SIZES, tracks, strict=True))
+    written = json.loads((tmp_path / "board.json").read_text())
+    assert [(each["ranking"], each["track"]) for each in written["tracks"]] == [
+        *(("teams", SMALL), ("systems", SMALL), ("teams", LARGE), ("systems", LARGE))
+    ]
+    assert written["systems"][0]["track"] == LARGE
+    assert f"All systems, {SMALL}, by accuracy" in (tmp_path / "board.txt").read_text()
+
+
+def test_a_task_may_rank_only_its_tracks():
+    facts = TRACKS_TASK.tracks
+    apart = facts.model_copy(update={"overall": facts.overall.model_copy(update={"value": False})})
+    board = track_board(TRACKS_TASK.model_copy(update={"tracks": apart}))
+    assert [ranking.track for ranking in board.rankings] == [SMALL, SMALL, LARGE, LARGE]
+    assert not any("of all tracks" in note for note in board.notes)

@@ -231,6 +231,15 @@ def test_unknown_task(name, hint):
     assert str(refusal.value) == f"unknown task {name!r}; {hint}there are: {', '.join(tasks.names())}"
 
 
+def tracks(key="system.complexity.total_parameters", limits=({"name": "small", "below": 5},)) -> dict:
+    """Return facts about tracks."""
+    return {
+        "key": {"value": key, "source": "a page", "certainty": "inferred"},
+        "limits": {"value": list(limits), "source": "a page", "certainty": "inferred"},
+        "overall": {"value": True, "source": "a page", "certainty": "inferred"},
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -280,6 +289,14 @@ def test_unknown_task(name, hint):
         (
             lambda facts: facts["characteristics"]["value"].append("system.description.los_function"),
             "\n  system.description.los_function: unknown key 'los_function'; did you mean 'loss_function'?",
+        ),
+        (
+            lambda facts: facts.update(tracks=tracks(key="system.complexity.params")),
+            "\n  system.complexity.params: unknown key 'params'",
+        ),
+        (
+            lambda facts: facts.update(tracks=tracks(limits=[{"name": "a", "most": 5}, {"name": "b"}])),
+            "tracks.limits.value.1\n  must have one limit, below or most",
         ),
         (
             lambda facts: facts["metadata"]["submission"]["value"]["keys"]["label"].update(need="perhaps"),

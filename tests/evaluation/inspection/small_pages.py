@@ -1,6 +1,7 @@
 """Small data folders with synthesised sounds, and predictions for them."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,7 @@ def write_data(folder: Path, names=NAMES, captions=CAPTIONS, sound=True) -> Path
             writer.writerow([name, *texts])
     for number, name in enumerate(names):
         if sound:
-            tone = 0.5 * np.sin(2 * np.pi * 300 * (number + 1) * np.arange(RATE) / RATE)
-            soundfile.write(folder / "evaluation" / name, tone, RATE)
+            _write_tone(folder / "evaluation" / name, number)
     return folder
 
 
@@ -65,3 +65,72 @@ def write_predictions(path: Path, data: Path, first: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_captions(path, split.file_names, captions, [-1.5 - number for number in range(len(captions))])
     return path
+
+
+def write_questions(folder: Path, questions, rows) -> tuple[Path, list[Path]]:
+    """Write a data folder of questions with a tone for each clip, and a prediction for each column of answers.
+
+    Args:
+        folder: The folder; the data are written into `data/`.
+        questions: For each question, its text, options, type and part. The first option is right.
+        rows: For each question, the index of the option that each system chooses.
+
+    Returns:
+        The data folder, and the predictions `0.csv`, `1.csv` and so on.
+    """
+    data = folder / "data"
+    (data / "evaluation").mkdir(parents=True)
+    lines = []
+    for number, (text, options, kind, part) in enumerate(questions):
+        name = f"evaluation/clip {number}.wav"
+        _write_tone(data / name, number)
+        line = {"id": f"q{number}", "audio_path": name, "question_text": text, "multi_choice": options}
+        lines.append(line | {"answer": options[0], "question_type": kind, "source_dataset": part})
+    _write_lines(data / "questions_evaluation.jsonl", lines)
+    paths = []
+    for system, chosen in enumerate(zip(*rows, strict=True)):
+        paths.append(folder / f"{system}.csv")
+        with paths[-1].open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["question", "answer"])
+            writer.writerows((line["id"], line["multi_choice"][each]) for line, each in zip(lines, chosen, strict=True))
+    return data, paths
+
+
+def write_recordings(folder: Path, queries, *predictions) -> tuple[Path, list[Path]]:
+    """Write a data folder of queries about recordings of 20 seconds, and a prediction for each system.
+
+    Args:
+        folder: The folder; the data are written into `data/`.
+        queries: For each query, its text, the name of its recording, and its right windows.
+        predictions: For each system, the windows of each query.
+
+    Returns:
+        The data folder, and the predictions `0.jsonl`, `1.jsonl` and so on.
+    """
+    data = folder / "data"
+    (data / "evaluation").mkdir(parents=True)
+    lines = []
+    for number, (text, name, windows) in enumerate(queries):
+        _write_tone(data / "evaluation" / f"{name}.wav", number, 20)
+        line = {"qid": f"m{number}", "query": text, "vid": name, "duration": 20, "relevant_windows": windows}
+        lines.append(line)
+    _write_lines(data / "moments_evaluation.jsonl", lines)
+    paths = []
+    for system, all_windows in enumerate(predictions):
+        paths.append(folder / f"{system}.jsonl")
+        rows = [
+            {"qid": line["qid"], "pred_relevant_windows": each} for line, each in zip(lines, all_windows, strict=True)
+        ]
+        _write_lines(paths[-1], rows)
+    return data, paths
+
+
+def _write_lines(path: Path, lines) -> None:
+    path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+
+
+def _write_tone(path: Path, number: int, seconds: int = 1) -> None:
+    """Write a tone whose frequency depends on a number."""
+    tone = 0.5 * np.sin(2 * np.pi * 300 * (number + 1) * np.arange(seconds * RATE) / RATE)
+    soundfile.write(path, tone, RATE)

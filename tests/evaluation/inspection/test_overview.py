@@ -1,9 +1,6 @@
-import math
-
-import numpy as np
 import pytest
 
-from evaluation.inspection import overview, requests
+from evaluation.inspection import captioning, overview, retrieval
 from evaluation.inspection.sounds import Sound
 from tests.evaluation.inspection.small_pages import split_of, write_data, write_predictions, write_similarity
 
@@ -18,7 +15,7 @@ def queries(data):
     split = split_of(data)
     worse = write_similarity(data / "worse.npz", data, own=-2)
     better = write_similarity(data / "better.npz", data, own=2)
-    content, _ = requests.read_queries([worse, better], split, split.truth, ["mAP@10", "medR"])
+    content, _ = retrieval.read_queries([worse, better], split, split.truth, ["mAP@10", "medR"])
     return content
 
 
@@ -67,30 +64,10 @@ def test_hubs_and_hard_clips(queries):
 def test_captions(data):
     split = split_of(data)
     paths = [write_predictions(data / f"{name}.csv", data, text) for name, text in (("a", "A cat."), ("b", "Rain"))]
-    content, _ = requests.read_descriptions(paths, split, ["rouge_l"], "")
+    content, _ = captioning.read_descriptions(paths, split, ["rouge_l"], "")
     made = overview.make_overview(content, [Sound(clip.path) for clip in split.clips])
     assert "ROUGE-L by duration" not in [chart.title for chart in made.charts]
     vocabulary, repeated, _ = made.tables
     assert vocabulary.rows[1][0] == "a"
     assert vocabulary.rows[1][3:] == ["4 of 4", "2"]  # no reference has "cat" or "again"
     assert repeated.rows == []
-
-
-def test_a_mean_has_an_interval():
-    bar = overview._mean_bar(np.array([0.0, 1.0, 0.5]), "words 3")
-    margin = 1.96 * 0.5 / math.sqrt(3)
-    assert (bar.low, bar.value, bar.high) == pytest.approx((0.5 - margin, 0.5, 0.5 + margin))
-    assert bar.tooltip == "words 3: 0.500 over 3 (-0.066 to 1.066)"
-    assert overview._mean_bar(np.array([0.5]), "words 3").low is None
-
-
-def test_groups_have_about_equally_many_items():
-    factor = np.repeat(np.arange(10.0), 3)
-    uppers = overview._edges(factor)
-    assert uppers == [1, 3, 5, 7, 9]
-    assert overview._labels(factor, uppers) == ["0–1", "2–3", "4–5", "6–7", "8–9"]
-
-
-@pytest.mark.parametrize(("value", "top"), [(0.0, 1), (0.61, 0.8), (1.0, 1), (23, 30)])
-def test_the_vertical_axis_ends_at_a_round_number(value, top):
-    assert overview._top([[overview.Bar(value, None, None, ""), None]]) == pytest.approx(top)

@@ -1,36 +1,23 @@
-"""Reading predictions, scoring them, and writing the page that shows them."""
+"""Writing a page, with its sounds and spectrograms."""
 
 import contextlib
-import csv
 import os
 import shutil
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import caption_formats
-from evaluation.data import tables
-from evaluation.data.dataset import Split
-from evaluation.data.relevance import Relevance
 from evaluation.files import appearing, replacing
-from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.findings import BadRequest, Finding
 from evaluation.inspection import page
-from evaluation.inspection.collecting import Content, collect_descriptions, collect_queries, item_metrics
+from evaluation.inspection.content import Content
 from evaluation.inspection.overview import make_overview
 from evaluation.inspection.sounds import Sound, copies, link, read_sounds
-from evaluation.json_objects import JSON_FILES
-from evaluation.kinds import KINDS
-from evaluation.metrics import retrieval
-from evaluation.predictions import Captions, Ranking, Similarity
-from evaluation.retrieval_formats import read_prediction
-from evaluation.scores import Score
-from evaluation.statistics.comparison import check_comparable, short_names
 
 LARGEST = 50 * 10**6  # maximum size in bytes of the sounds in a single file; browsers are slow with larger files
 INDEX, IMAGES, SOUNDS = "index.html", "spectrograms", "sounds"  # all files and folders of a page
-RETRIEVAL, CAPTIONS = "queries", "captions"
 
 
 @dataclass(frozen=True)
@@ -46,121 +33,6 @@ class Written:
     path: Path
     size: int
     playable: int
-
-
-# Predictions ----------------------------------------------------------------------------------------------------------
-
-
-def kind_of(paths: Sequence[Path]) -> str:
-    """Return the kind of predictions that the files contain, `RETRIEVAL` or `CAPTIONS`.
-
-    Raises:
-        BadRequest: The files contain predictions of both kinds.
-        Faulty: A file is not valid.
-    """
-    kinds = [_kind(path) for path in paths]
-    for path, kind in zip(paths, kinds, strict=True):
-        if kind != kinds[0]:
-            nouns = {RETRIEVAL: KINDS["retrieval"].system, CAPTIONS: KINDS["captioning"].system}
-            message = f"must be the prediction of {nouns[kinds[0]]}, as {paths[0]}; found that of {nouns[kind]}"
-            raise BadRequest(f"{path}: {message}; give predictions of one kind")
-    return kinds[0]
-
-
-def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in JSON_FILES:
-        return CAPTIONS
-    if suffix not in (".csv", ".tsv") or not path.is_file():
-        return RETRIEVAL
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        columns = next(csv.reader(file, delimiter=tables.separator(path, str(path))), [])
-    has_caption = not set(caption_formats.CAPTIONS).isdisjoint(columns)
-    has_name = any(not set(names).isdisjoint(columns) for names in caption_formats.NAMES)
-    if has_caption and has_name:
-        return CAPTIONS
-    return RETRIEVAL
-
-
-def read_queries(
-    paths: Sequence[Path], split: Split, truth: Relevance, metrics: Sequence[str] | None
-) -> tuple[Content, list[Finding]]:
-    """Read and score predictions of retrieval systems.
-
-    Returns:
-        The content of the page, and warnings and notes.
-
-    Raises:
-        BadRequest: A file is given twice, does not exist, or is not a prediction of a retrieval system; or a metric is
-            unknown; or no metric has values for single queries; or the scores cannot be compared.
-        Faulty: A prediction is not valid. The exception lists all findings of all predictions.
-    """
-    expected = len(truth), len(split.clips)
-    given: dict[str, tuple[Similarity | Ranking, Score]] = {}
-    findings: list[Finding] = []
-    faults: list[Finding] = []
-    for name, path in zip(system_names(paths), paths, strict=True):
-        try:
-            prediction, notes = read_prediction(path, split, truth, expected=expected)
-            score = retrieval.evaluate(split, prediction, relevance=truth, metrics=metrics, file=str(path))
-        except Faulty as faulty:
-            faults += faulty.findings
-            continue
-        given[name] = prediction, score
-        findings += [*notes, *score.findings]
-    if faults:
-        raise Faulty(faults)
-    scores = {name: score for name, (_, score) in given.items()}
-    _check_scores(scores)
-    return collect_queries(split, truth, given), findings
-
-
-def read_descriptions(
-    paths: Sequence[Path], split: Split, metrics: Sequence[str], match: str
-) -> tuple[Content, list[Finding]]:
-    """Read and score predictions of captioning systems, as `read_queries` does for retrieval systems.
-
-    Args:
-        paths: The files.
-        split: The split.
-        metrics: Names of metrics, or of one set.
-        match: As in `caption_formats.read_captions`.
-    """
-    from evaluation.metrics import captioning  # slow to import, because it imports scipy's sparse matrices
-
-    given: dict[str, tuple[Path, Captions, Score]] = {}
-    findings: list[Finding] = []
-    faults: list[Finding] = []
-    for name, path in zip(system_names(paths), paths, strict=True):
-        try:
-            prediction, notes = caption_formats.read_captions(path, split, match=match)
-            score = captioning.evaluate(prediction, split, metrics=metrics, file=str(path))
-        except Faulty as faulty:
-            faults += faulty.findings
-            continue
-        given[name] = path, prediction, score
-        findings += [*notes, *score.findings]
-    if faults:
-        raise Faulty(faults)
-    _check_scores({name: score for name, (_, _, score) in given.items()})
-    return collect_descriptions(split, given), findings
-
-
-def _check_scores(scores: Mapping[str, Score]) -> None:
-    for score in scores.values():
-        item_metrics(score)
-    check_comparable(scores)
-
-
-def system_names(paths: Sequence[Path]) -> list[str]:
-    """Return a short name for each prediction: its run folder, or its file name without the extension.
-
-    Raises:
-        BadRequest: A file is given twice.
-    """
-    if len(set(paths)) < len(paths):
-        raise BadRequest("each prediction must be given once; found a file twice")
-    return short_names([str(path.with_suffix("")) for path in paths])
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------
@@ -223,7 +95,7 @@ def write_page(
         BadRequest: `out` contains other files than a page of this command, or the sounds are too large for one file.
     """
     check_target(out, single_file)
-    sounds, unreadable = read_sounds([clip.path for clip in content.split.clips])
+    sounds, unreadable = read_sounds([clip.path for clip in content.clips])
     overview = make_overview(content, sounds)
     shown = [*findings, *unreadable]
     names = [system.name for system in content.systems]

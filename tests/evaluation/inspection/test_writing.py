@@ -4,7 +4,7 @@ import pytest
 
 from evaluation.__main__ import command, parser
 from evaluation.findings import BadRequest, Faulty
-from evaluation.inspection import requests
+from evaluation.inspection import retrieval, writing
 from tests.evaluation.inspection.small_pages import split_of, write_data, write_predictions, write_similarity
 
 
@@ -57,7 +57,7 @@ def test_a_single_file(data, tmp_path, capsys):
 
 
 def test_sounds_that_are_too_large_for_one_file(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(requests, "LARGEST", 8000)
+    monkeypatch.setattr(writing, "LARGEST", 8000)
     assert inspect(data, one(data), "--out", tmp_path / "page.html", "--single-file") == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert re.search("the first [234] of 4 clips already have more: leave out --single-file", message)
@@ -77,7 +77,7 @@ def test_other_files_are_never_replaced(data, tmp_path, capsys):
         assert "give another" in capsys.readouterr().err
     assert (tmp_path / "notes" / "index.html").read_text() == (tmp_path / "mine.html").read_text() == "mine"
     with pytest.raises(BadRequest, match=r"must be a file with the extension \.html"):
-        requests.check_target(tmp_path / "page", single_file=True)
+        writing.check_target(tmp_path / "page", single_file=True)
 
 
 def test_a_failure_keeps_the_earlier_page(data, tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_a_failure_keeps_the_earlier_page(data, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(requests.page, "html", fail)
+    monkeypatch.setattr(writing.page, "html", fail)
     assert inspect(data, one(data), "--out", out) == 2
     assert (out / "index.html").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
@@ -104,19 +104,6 @@ def test_a_page_without_sounds(tmp_path, capsys):
     assert list((tmp_path / "page" / "spectrograms").iterdir()) == []
 
 
-def test_kinds_of_predictions(data, tmp_path):
-    lists = tmp_path / "lists.csv"
-    lists.write_text("caption,file_name_1,file_name_2\nRain,a.wav,b.wav\n")
-    others = tmp_path / "others.tsv"
-    others.write_text("fname\tcands\na.wav\tRain\n")
-    assert requests.kind_of([one(data), lists, tmp_path / "a.run"]) == requests.RETRIEVAL
-    assert requests.kind_of([data / "captions.csv", others, tmp_path / "a.json"]) == requests.CAPTIONS
-    with pytest.raises(
-        BadRequest, match=r"must be the prediction of a retrieval system, as .*found that of a captioning"
-    ):
-        requests.kind_of([one(data), others])
-
-
 def test_findings_of_all_predictions_are_reported(data, tmp_path):
     split = split_of(data)
     paths = []
@@ -124,7 +111,7 @@ def test_findings_of_all_predictions_are_reported(data, tmp_path):
         paths.append(tmp_path / f"{name}.csv")
         paths[-1].write_text("caption,file_name_1\nA dog barks.,dog.wav\n")
     with pytest.raises(Faulty) as raised:
-        requests.read_queries(paths, split, split.truth, None)
+        retrieval.read_queries(paths, split, split.truth, None)
     assert [finding.file for finding in raised.value.findings].count(str(paths[1])) == 7
     assert len(raised.value.findings) == 14
 

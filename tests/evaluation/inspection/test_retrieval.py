@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from evaluation.findings import BadRequest
-from evaluation.inspection import collecting
-from evaluation.inspection.collecting import RIGHT, UNANNOTATED, WRONG
+from evaluation.inspection.content import check_content
+from evaluation.inspection.retrieval import RIGHT, UNANNOTATED, WRONG, collect_queries
 from evaluation.metrics import retrieval
-from evaluation.predictions import Ranking, Similarity, read_captions
-from tests.evaluation.inspection.small_pages import NAMES, split_of, write_data, write_predictions
+from evaluation.predictions import Ranking, Similarity
+from tests.evaluation.inspection.small_pages import NAMES, split_of, write_data
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def split(tmp_path_factory):
 
 def collect(split, prediction, k=10):
     score = retrieval.evaluate(split, prediction)
-    return collecting.collect_queries(split, split.truth, {"one": (prediction, score)}, k).systems[0]
+    return collect_queries(split, split.truth, {"one": (prediction, score)}, k).systems[0]
 
 
 def test_ranks_are_those_of_the_metrics(split):
@@ -51,24 +51,11 @@ def test_repeated_and_unknown_clips_of_a_list_are_wrong(split):
     assert answers.first_ranks()[2] == np.inf
 
 
-def test_captions_are_in_the_order_of_the_split(split, tmp_path):
-    path = write_predictions(tmp_path / "p.csv", split.source.parent, "A cat.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    path.write_text("\n".join([lines[0], *lines[:0:-1]]), encoding="utf-8")
-    content = collecting.collect_descriptions(split, {"one": (path, read_captions(path), None)})
-    assert content.systems[0].captions[0] == "A cat."
-    assert content.systems[0].log_probabilities == [-1.5, -2.5, -3.5, -4.5]
-
-
-def test_captions_without_log_probabilities(split, tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("file_name,caption_predicted\n" + "".join(f"{name},Rain.\n" for name in NAMES), encoding="utf-8")
-    content = collecting.collect_descriptions(split, {"one": (path, read_captions(path), None)})
-    assert content.systems[0].log_probabilities is None
-
-
 def test_a_metric_with_a_value_for_each_item_is_needed(split):
     prediction = Similarity(split.queries, NAMES, np.zeros((len(split.queries), len(NAMES))))
-    assert collecting.item_metrics(retrieval.evaluate(split, prediction, metrics=["medR", "R@1"])) == ["R@1"]
+    score = retrieval.evaluate(split, prediction, metrics=["medR", "R@1"])
+    content = collect_queries(split, split.truth, {"one": (prediction, score)})
+    assert content.item_metrics(score) == ["R@1"]
+    score = retrieval.evaluate(split, prediction, metrics=["medR"])
     with pytest.raises(BadRequest, match="value for each of the queries; found medR"):
-        collecting.item_metrics(retrieval.evaluate(split, prediction, metrics=["medR"]))
+        check_content(collect_queries(split, split.truth, {"one": (prediction, score)}))
