@@ -28,6 +28,7 @@ from bench import (
     clip_aac,
     encoders,
     ensembles,
+    growth,
     guided,
     inspection,
     measuring,
@@ -71,6 +72,7 @@ MODULES = (
     submissions,
     inspection,
     sweeps,
+    growth,
 )
 DESCRIPTION = "Measure the kit's speed, and compare it with other libraries."
 MEASURES: dict[str, measuring.Measure] = {}
@@ -96,12 +98,11 @@ def main(options: argparse.Namespace) -> None:
             space = f"must have {DISK / 1e9:.0f} GB of free space; found {free / 1e9:.1f} GB"
             raise BadRequest(f"{Path(folder).parent}: {space}; set TMPDIR to another folder")
         for name in tqdm(measures, "measuring", leave=False, disable=None):
-            rows = MEASURES[name](alone, Path(folder))
-            report = report.model_copy(update={"rows": (*report.rows, *rows)})
-            for row in rows:
+            for row in MEASURES[name](alone, Path(folder)):
                 tqdm.write(str(row))
-            if options.json:
-                report.save(options.json)
+                report = report.model_copy(update={"rows": (*report.rows, row)})
+                if options.json:
+                    report.save(options.json)
     total = time.monotonic() - began
     print(f"\neach value is the best of several alternating rounds, unless noted otherwise; total {total:.0f} s\n")
     print(report.table())

@@ -25,10 +25,7 @@ def encoders(alone: Function, folder: Path) -> list[Row]:
 
     It is compared with its network alone on batches in memory, and with reading the embeddings from the filled cache.
     """
-    rng = np.random.default_rng(0)
-    paths = [folder / f"noise {number}.wav" for number in range(max(CLIPS.values()))]
-    for path in paths:
-        soundfile.write(path, rng.normal(0, 0.1, SECONDS * 44100), 44100)
+    paths = write_noise(folder, max(CLIPS.values()))
     rows = []
     names = [*NETWORKS]
     if YAMNET.is_dir():
@@ -49,7 +46,7 @@ def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
 
     from systems.caching.embeddings import embed
 
-    encoder, batches = _loaded(name), []
+    encoder, batches = load_encoder(name), []
     caches: Iterator[Path] = (folder / f"{number}" for number in range(1000))
     hook = encoder.model.register_forward_pre_hook(lambda model, inputs: batches.append(inputs[0].clone()))
     filled = folder / "filled"
@@ -69,7 +66,16 @@ def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
     )
 
 
-def _loaded(name: str) -> "Encoder":
+def write_noise(folder: Path, number: int) -> list[Path]:
+    """Write this number of audio files of white noise, of `SECONDS` each, and return their paths."""
+    rng = np.random.default_rng(0)
+    paths = [folder / f"noise {index}.wav" for index in range(number)]
+    for path in paths:
+        soundfile.write(path, rng.normal(0, 0.1, SECONDS * 44100), 44100)
+    return paths
+
+
+def load_encoder(name: str) -> "Encoder":
     """Return an encoder. All encoders except YAMNet have random weights, because the published files are too large."""
     import torch
 

@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +12,8 @@ CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
 CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # clips in Clotho v2.1
 
 Function = Callable[..., Any]
-Measure = Callable[
-    [Function, Path], list["Row"]
-]  # its arguments: `bench.__main__.alone`, and the folder for temporary files
+# Its arguments are `bench.__main__.alone` and the folder for temporary files. Rows are shown when they are yielded.
+Measure = Callable[[Function, Path], Iterable["Row"]]
 
 
 class Row(NamedTuple):

@@ -30,8 +30,7 @@ def verdict(alone: Function, folder: Path) -> list[Row]:
     The time is that of the whole command, including the start of Python. The command is compared with a script that
     reads the file with pandas and checks its shape.
     """
-    task, clips = tasks.read(TASKS[0]), [f"clip {number:04}.wav" for number in range(SIZE)]
-    split = Split("retrieval", tuple(Clip(clip, (f"Sound {n} is heard.",), Path(clip)) for n, clip in enumerate(clips)))
+    task, split = tasks.read(TASKS[0]), split_of_sentences(SIZE)
     scores = np.random.default_rng(0).normal(size=(SIZE, SIZE)).astype(np.float32)
     path = folder / "output.csv"
     outputs.write(task, Similarity(split.queries, split.file_names, scores), split, path)
@@ -73,8 +72,7 @@ def leaderboard(alone: Function, folder: Path) -> list[Row]:
 
 def _board(folder: Path, name: str) -> tuple[float, int]:
     task = tasks.read(name)
-    clips = [f"clip {number:04}.wav" for number in range(SIZE)]
-    split = Split("retrieval", tuple(Clip(clip, (f"Sound {n} is heard.",), Path(clip)) for n, clip in enumerate(clips)))
+    split = split_of_sentences(SIZE)
     rng = np.random.default_rng(0)
     for team in range(PACKAGES):
         package(task, split, folder / "packages", f"Team{team}", rng)
@@ -84,6 +82,15 @@ def _board(folder: Path, name: str) -> tuple[float, int]:
     if board.errors:
         raise RuntimeError(f"the packages must be valid; found:\n{board.findings_text()}")
     return seconds, len(board.systems.rows)
+
+
+def split_of_sentences(size: int) -> Split:
+    """Return a split of this number of clips, which have one caption each and no audio files."""
+    clips = []
+    for number in range(size):
+        name = f"clip {number:04}.wav"
+        clips.append(Clip(name, (f"Sound {number} is heard.",), Path(name)))
+    return Split("retrieval", tuple(clips))
 
 
 def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.Generator) -> Path:

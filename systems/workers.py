@@ -3,14 +3,15 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.findings import WARNING, BadRequest, Finding, say
 
 if TYPE_CHECKING:
-    from ray.util import ActorPool
+    from ray.actor import ActorHandle
 
 CONNECT_SECONDS = 5.0  # maximum time to wait for the answer of a cluster
 MESSAGE_LENGTH = 200  # maximum number of characters of another library's message that are shown
@@ -92,31 +93,81 @@ def environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def pool(worker: type, workers: int, *arguments: object) -> "ActorPool":
-    """Start workers on the cluster that the variable RAY_ADDRESS names (default: on this machine).
+class Workers:
+    """Workers on a Ray cluster, which share calls. If a worker dies, for example with its node, others make its calls.
+
+    The cluster is the one that the variable RAY_ADDRESS names (default: Ray is started on this machine).
 
     Args:
         worker: A class. Each worker creates one instance of the class and keeps it.
-        workers: Number of workers. If Ray has fewer processors, a warning is printed, and one worker is started on each
+        number: Number of workers. If Ray has fewer processors, a warning is printed, and one worker is started on each
             processor.
         *arguments: Arguments of the class. They are sent to Ray only once.
 
     Raises:
         BadRequest: Ray is not installed or does not start, or the cluster that RAY_ADDRESS names does not answer.
     """
-    check_ray("", "workers need ray; install dcase-kit[cluster], or use no workers")
-    import ray
-    from ray.util import ActorPool
 
-    if not ray.is_initialized():
-        start_ray(os.environ.get("RAY_ADDRESS", ""))
-    # Each worker occupies a processor. A worker without a processor would never start, and its share of the work would
-    # never be done.
-    processors = int(ray.cluster_resources().get("CPU", 0))
-    if workers > processors:
-        message = f"must be at most {processors}, Ray's number of processors; found {workers}: starting {processors}"
+    def __init__(self, worker: type, number: int, *arguments: object):
+        check_ray("", "workers need ray; install dcase-kit[cluster], or use no workers")
+        import ray
+
+        if not ray.is_initialized():
+            start_ray(os.environ.get("RAY_ADDRESS", ""))
+        # Each worker occupies a processor. A worker without a processor would never start, and its share of the work
+        # would never be done.
+        processors = int(ray.cluster_resources().get("CPU", 0))
+        if number > processors:
+            message = f"must be at most {processors}, Ray's number of processors; found {number}: starting {processors}"
+            say([Finding("workers", message=message, severity=WARNING)])
+            number = processors
+        references = [ray.put(argument) for argument in arguments]
+        actor = ray.remote(num_cpus=1)(worker)
+        self._actors = [actor.remote(*references) for _ in range(number)]
+
+    def map(self, method: str, calls: Iterable[tuple[object, ...]]) -> Iterator[Any]:
+        """Call a method of the workers once for each tuple of arguments, and yield the results in the same order.
+
+        A tuple is read when a worker is free.
+
+        Raises:
+            BadRequest: All workers died.
+        """
+        import ray
+
+        remaining: Iterator[tuple[int, tuple[object, ...]]] = enumerate(calls)
+        idle = list(self._actors)
+        running: dict[ray.ObjectRef, tuple[int, tuple[object, ...], ActorHandle]] = {}
+        results: dict[int, object] = {}
+        position = 0  # of the next result to yield
+        while True:
+            for number, arguments in islice(remaining, len(idle)):
+                actor = idle.pop()
+                running[getattr(actor, method).remote(*arguments)] = number, arguments, actor
+            if not running:
+                return
+            (reference,), _ = ray.wait(list(running))
+            number, arguments, actor = running.pop(reference)
+            try:
+                results[number] = ray.get(reference)
+            except ray.exceptions.RayActorError as error:
+                self._remove(actor, error)
+                remaining = chain([(number, arguments)], remaining)
+                continue
+            idle.append(actor)
+            while position in results:
+                yield results.pop(position)
+                position += 1
+
+    def _remove(self, actor: "ActorHandle", error: Exception) -> None:
+        """Remove a worker that died.
+
+        Raises:
+            BadRequest: It was the last one.
+        """
+        self._actors.remove(actor)
+        reason = " ".join(str(error).split())[:MESSAGE_LENGTH]
+        if not self._actors:
+            raise BadRequest(f"all workers died; the last one because: {reason}: run the command again to resume")
+        message = f"a worker died; the others do its work ({len(self._actors)} left): {reason}"
         say([Finding("workers", message=message, severity=WARNING)])
-        workers = processors
-    references = [ray.put(argument) for argument in arguments]
-    actor = ray.remote(num_cpus=1)(worker)
-    return ActorPool([actor.remote(*references) for _ in range(workers)])

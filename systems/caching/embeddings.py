@@ -22,7 +22,7 @@ from evaluation.files import cache_folder
 from evaluation.findings import BadRequest
 from systems.caching.store import Store, map_parallel, or_unusable
 from systems.parts.encoders import Encoder
-from systems.workers import pool
+from systems.workers import Workers
 
 Values = np.ndarray | audio.UnusableSound
 
@@ -49,7 +49,7 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
         Faulty: Files cannot be used, or their embeddings are not finite. The exception lists all findings. The
             embeddings of all other files are stored.
         BadRequest: Workers are requested, but Ray is not installed or does not start, or the cluster that RAY_ADDRESS
-            names does not answer; or embeddings are missing, and the cache cannot be written.
+            names does not answer; all workers die; or embeddings are missing, and the cache cannot be written.
     """
     label = f"{encoder.name} embeddings"
 
@@ -168,8 +168,8 @@ def _encode_sound(encoder: Encoder, sound: np.ndarray) -> Values:
 def _distribute(missing: Sequence[Path], encoder: Encoder, workers: int) -> Iterator[Values]:
     """Decode and encode audio files on Ray workers, and yield the results in the order of the files."""
     if missing:
-        actors = pool(_Worker, min(workers, len(missing)), encoder)
-        yield from actors.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)
+        paths = [(path.absolute(),) for path in missing]
+        yield from Workers(_Worker, min(workers, len(missing)), encoder).map("embed", paths)
 
 
 class _Worker:

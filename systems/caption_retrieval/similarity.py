@@ -50,7 +50,7 @@ from systems.caching.store import exclusive
 from systems.parts import texts
 from systems.parts.devices import default_device
 from systems.parts.digests import digest
-from systems.workers import pool
+from systems.workers import Workers
 
 ARITHMETIC = 1  # increase this when the same weights give other scores, so that caches of the two are not mixed
 THRESHOLD = 0.7
@@ -418,12 +418,11 @@ def _search(blocks: Blocks, folder: Path, threshold: float, least: float | None,
                 floors[name] = float(file["floor"])
                 if not settled:
                     low = min(low, float(file["least"]))
-    worker_pool = None
+    pool = None
     while missing := [name for name in blocks.names if floors.get(name, 2.0) > raised(threshold, low)]:
         if workers:
-            worker_pool = worker_pool or pool(_Worker, min(workers, len(missing)), blocks)
-            ask = lambda worker, name: worker.find.remote(name, threshold, low, settled)  # noqa: B023, E731
-            results = worker_pool.map(ask, missing)
+            pool = pool or Workers(_Worker, min(workers, len(missing)), blocks)
+            results = pool.map("find", ((name, threshold, low, settled) for name in missing))
         else:
             results = (blocks.find(name, threshold, low, settled) for name in missing)
         bar = tqdm(results, "similar captions", len(missing), unit="block", leave=False, disable=None)

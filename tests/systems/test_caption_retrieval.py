@@ -180,13 +180,13 @@ def test_a_killed_computation_goes_on_where_it_was(place, tmp_path, encode, monk
 
 
 def test_workers_find_the_same(encode, tmp_path, monkeypatch):
-    """Workers that answer in this process; `test_embeddings.py` tests ray's own workers."""
+    """Workers that answer in this process; `sweeps/test_nodes.py` tests Ray's own workers."""
 
-    def pool(worker, workers, *given):
-        actors = [SimpleNamespace(find=SimpleNamespace(remote=worker(*given).find)) for _ in range(workers)]
-        return SimpleNamespace(map=lambda ask, items: map(ask, itertools.cycle(actors), items))
+    def start(worker, number, *given):
+        instances = itertools.cycle([worker(*given) for _ in range(number)])
+        return SimpleNamespace(map=lambda method, calls: (getattr(next(instances), method)(*call) for call in calls))
 
-    monkeypatch.setattr(similarity, "pool", pool)
+    monkeypatch.setattr(similarity, "Workers", start)
     captions = many(40)
     expected = similarity.similar(captions, encode, tmp_path / "here", threshold=0.5)
     found = similarity.similar(captions, encode, tmp_path / "there", threshold=0.5, workers=2)

@@ -21,7 +21,7 @@ def test_there_are_no_more_workers_than_processors(ray, monkeypatch, capsys):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(ray, "put", lambda one: one)
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
-    workers.pool(object, 3, "given")
+    workers.Workers(object, 3, "given")
     assert started == ["given"] * 2
     assert "must be at most 2, Ray's number of processors; found 3" in capsys.readouterr().err
 

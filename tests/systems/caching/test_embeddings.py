@@ -150,23 +150,6 @@ def test_an_encoder_that_learns_is_not_cached(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_embed_the_same(sounds, tmp_path):
-    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
-    sounds[1].write_text("no sound")
-    encoder = small()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        with pytest.raises(Faulty) as fault:
-            embeddings.embed(sounds, encoder, tmp_path / "spread", workers=2)
-        good = [sounds[0], *sounds[2:]]
-        by_workers = embeddings.embed(good, encoder, tmp_path / "spread", workers=2)
-    finally:
-        ray.shutdown()
-    assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav"]
-    here = embeddings.embed(good, encoder, tmp_path / "here")
-    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(by_workers, here, strict=True))
-
-
 def test_no_sounds_have_no_embeddings(tmp_path):
     assert embeddings.embed([], small(), tmp_path / "cache") == []
 

@@ -110,12 +110,25 @@ def train(config, dataset, run):
 def load_model(checkpoint):
     return Retriever()
 """
+# The same retriever, whose training takes a second. It records on which node it is trained.
+SLOW_CURVE = """
+import time
+import ray
+import curve
+from curve import Config, load_model
+
+def train(config, dataset, run):
+    time.sleep(1)
+    curve.train(config, dataset, run)
+    (run.folder / "node").write_text(ray.get_runtime_context().get_node_id())
+"""
 MODULES = {
     "tiny_hear": HEAR + COUNTING,
     "fragile": FRAGILE,
     "captioner_system": CAPTIONER,
     "both_system": BOTH,
     "curve": CURVE,
+    "slow_curve": SLOW_CURVE,
 }
 SPLITS = {"development": 8, "validation": 3, "evaluation": 6}
 RUNS = [f"8_{way}_{seed}" for way in ("nt-xent", "broken") for seed in (0, 1)]
