@@ -96,7 +96,7 @@ def _score_captions(clips: int, work: Path) -> Job:
 
 
 def _page(queries: int, work: Path) -> Job:
-    from evaluation.inspection import requests
+    from evaluation.inspection import retrieval, writing
 
     split, prediction = _retrieval(queries)
     work.mkdir()
@@ -106,8 +106,8 @@ def _page(queries: int, work: Path) -> Job:
     prediction.save(work / "similarity.npz")
 
     def write() -> None:
-        content, findings = requests.read_queries([work / "similarity.npz"], split, split.truth, None)
-        requests.write_page(content, [work / "similarity.npz"], findings, work / "page")
+        content, findings = retrieval.read_queries([work / "similarity.npz"], split, split.truth, None)
+        writing.write_page(content, [work / "similarity.npz"], findings, work / "page")
 
     return write
 
