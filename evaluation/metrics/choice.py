@@ -84,14 +84,20 @@ def mean_of_labels(sums: np.ndarray) -> np.ndarray:
     return np.divide(accuracies.sum(axis=-1), present, out=np.full(present.shape, np.nan), where=present > 0)
 
 
-def validate(truth: Questions, answers: Answers, file: str = "prediction") -> None:
+def validate(truth: Questions, answers: Answers, file: str = "prediction", form: Sequence[Finding] = ()) -> None:
     """Check answers against the questions.
+
+    Args:
+        truth: The questions.
+        answers: The answers.
+        file: The name of the answers in findings.
+        form: Findings about answers that cannot be read and that `answers` lacks, to report all findings together.
 
     Raises:
         Faulty: An id is missing, unknown or repeated, or an answer is not an option of its question. The exception
             lists all findings.
     """
-    findings = check_ids(truth.by_id, answers.ids, answers.lines, file)
+    findings = [*form, *check_ids(truth.by_id, answers.ids, answers.lines, file, is_whole=not form)]
     for index, (name, answer) in enumerate(zip(answers.ids, answers.answers, strict=True)):
         question = truth.by_id.get(name)
         if question is None or answer in question.options:

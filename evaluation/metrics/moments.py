@@ -44,7 +44,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evaluation.data.recordings import MomentQuery, Recordings
+from evaluation.data.recordings import BACKWARDS, EARLY, EMPTY, LATE, MomentQuery, Recordings, time_faults
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics.answered import check_ids
 from evaluation.metrics.sets import MetricSet, check_names, year_sets
@@ -140,8 +140,16 @@ def _matched(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return right
 
 
-def validate(truth: Recordings, prediction: Moments, file: str = "prediction") -> list[Finding]:
+def validate(
+    truth: Recordings, prediction: Moments, file: str = "prediction", form: Sequence[Finding] = ()
+) -> list[Finding]:
     """Check a prediction against the ground truth.
+
+    Args:
+        truth: The ground truth.
+        prediction: The prediction.
+        file: The name of the prediction in findings.
+        form: Findings about windows that cannot be read and that `prediction` lacks, to report all findings together.
 
     Returns:
         Warnings, sorted.
@@ -151,10 +159,11 @@ def validate(truth: Recordings, prediction: Moments, file: str = "prediction") -
             or score is not finite; or a query states another recording than the truth. The exception lists all
             findings.
     """
-    findings = check_ids(truth.by_id, prediction.ids, prediction.lines, file)
+    findings = [*form, *check_ids(truth.by_id, prediction.ids, prediction.lines, file, is_whole=not form)]
     for index, name in enumerate(prediction.ids):
         query = truth.by_id.get(name)
-        if query is not None:
+        is_reported = bool(form) and not len(prediction.windows[index])
+        if query is not None and not is_reported:
             line = prediction.lines[index] if prediction.lines else 0
             findings += _query_findings(query, prediction, index, file, line)
     if any(finding.severity == ERROR for finding in findings):
@@ -176,18 +185,20 @@ def _query_findings(query: MomentQuery, prediction: Moments, index: int, file: s
     if prediction.recordings and prediction.recordings[index] not in ("", query.recording):
         message = f"the recording {about} must be {query.recording!r}; found {prediction.recordings[index]!r}"
         findings.append(Finding(file, line, message=f"{message}: is this the prediction of another data set?"))
-    starts, ends = windows[:, 0], windows[:, 1]
-    backwards = windows[ends < starts]
+    last = max([query.seconds, *(end for _, end in query.windows)])
+    faults = [time_faults(start, end, last) for start, end in windows.tolist()]
+
+    def that_break(*rules: str) -> np.ndarray:
+        return windows[[not broken.isdisjoint(rules) for broken in map(set, faults)]]
+
+    backwards = that_break(BACKWARDS)
     if len(backwards):
         message = f"the windows {about} must end after their start; found {_shown(backwards)}: exchange the two times"
         findings.append(Finding(file, line, message=message))
-    last = max([query.seconds, *(end for _, end in query.windows)])
     unique, counts = np.unique(windows, axis=0, return_counts=True)
     unusual = {  # from the start and the end of a message to the windows that it is about
-        ("outside the recording", f"; it is {last:g} s long, and they are scored as they are"): windows[
-            (starts < 0) | (ends > last)
-        ],
-        ("without length", "; they count as wrong"): windows[ends == starts],
+        ("outside the recording", f"; it is {last:g} s long, and they are scored as they are"): that_break(EARLY, LATE),
+        ("without length", "; they count as wrong"): that_break(EMPTY),
         ("repeated", "; only the first of equal windows can be right"): unique[counts > 1],
     }
     warnings = []
