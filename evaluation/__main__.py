@@ -74,7 +74,7 @@ def _make_questions(options: argparse.Namespace) -> None:
     make_questions(options.folder, seed=options.seed)
     questions, _ = KINDS["choice"].read_truth(options.folder, EVALUATION)
     types = Counter(question.type for question in questions.questions)
-    chance = sum(1 / len(question.options) for question in questions.questions) / len(questions.questions)
+    chance = sum(questions.chances) / len(questions.chances)
     counts = ", ".join(f"{count} about {name}" for name, count in sorted(types.items()))
     print(
         f"{options.folder}: {len(questions.questions)} evaluation questions ({counts}); accuracy by chance {chance:.3f}"

@@ -14,7 +14,6 @@ Other columns and keys are not read. This module checks the form of a file. `eva
 answers fit the questions.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +141,5 @@ def _read_csv(path: Path) -> tuple[Answers, list[Finding]]:
 
 def write_answers(path: Path, answers: Answers) -> None:
     """Write answers as CSV, completely or not at all."""
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(answers.ids, answers.answers, strict=True))
+    with replacing(path) as part:
+        tables.write_table(part, [COLUMNS, *zip(answers.ids, answers.answers, strict=True)])

@@ -102,6 +102,11 @@ class Questions:
         return {question.audio: folder / question.audio for question in self.questions}
 
     @property
+    def chances(self) -> tuple[float, ...]:
+        """The probability, for each question, that a random option is right."""
+        return tuple(1 / len(question.options) for question in self.questions)
+
+    @property
     def is_blind(self) -> bool:
         """True if the answers are not known."""
         return all(question.answer is None for question in self.questions)

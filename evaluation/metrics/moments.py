@@ -47,10 +47,9 @@ import numpy as np
 from evaluation.data.recordings import BACKWARDS, EARLY, EMPTY, LATE, MomentQuery, Recordings, time_faults
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics.answered import check_ids
-from evaluation.metrics.sets import MetricSet, check_names, year_sets
+from evaluation.metrics.sets import MetricSet, listed, named_metrics
 from evaluation.moment_formats import Moments
 from evaluation.scores import VERSION, Items, Score, interval_method, measure
-from evaluation.text import printable
 from evaluation.values import numbers
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of mAP: 0.5, 0.55, …, 0.95
@@ -218,15 +217,6 @@ def _shown(windows: np.ndarray) -> str:
     return f"{len(windows)}, for example '[{start:g}, {end:g}]'"
 
 
-def metric_sets() -> dict[str, MetricSet]:
-    """Return the sets of metrics that a request can name: one for each year with such a task.
-
-    Raises:
-        Faulty: See `sets.year_sets`.
-    """
-    return year_sets("moments")
-
-
 def resolve_metrics(names: Sequence[str]) -> MetricSet:
     """Return the metrics that a request names, each once.
 
@@ -237,18 +227,16 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: See `sets.year_sets`.
     """
-    check_names(names)
-    metrics: dict[str, None] = {}
-    for name in names:
-        if name == "mAP" or _METRIC.fullmatch(name):
-            metrics[name] = None
-            continue
-        sets = metric_sets()
-        if name not in sets:
-            choices = f"there are mAP, R1@t and mAP@t for a minimum IoU t such as 0.5, and the sets {', '.join(sets)}"
-            raise BadRequest(f"unknown metric {printable(name)!r}; {choices}")
-        metrics |= dict.fromkeys(sets[name].metrics)
-    return MetricSet(tuple(metrics))
+    return named_metrics(names, "moments", _is_metric, _unknown_metric)
+
+
+def _is_metric(name: str) -> bool:
+    return name == "mAP" or _METRIC.fullmatch(name) is not None
+
+
+def _unknown_metric(name: str, sets: Sequence[str]) -> str:
+    known = "mAP, R1@t and mAP@t, where t is a minimum IoU from 0.01 to 1 with one or two decimals (0.5, 0.75, 1)"
+    return f"unknown metric {name!r}; there are {known}, and {listed(sets)}"
 
 
 def evaluate(
