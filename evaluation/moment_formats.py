@@ -125,11 +125,13 @@ def survey_moments(path: Path) -> tuple[Moments, list[Finding]]:
     findings: list[Finding] = []
     rows = json_objects.valid_rows(_Row, entries, findings)
     windows: list[list[list[float]]] = []
-    expected = 0  # number of elements of the first window of the file
+    expected = 0  # number of elements of the windows of the first query whose windows all have one form
     for row, entry in rows:
         of_query = _windows(row, entry, findings)
-        expected = expected or max(map(len, of_query), default=0)
-        findings += _form_findings(of_query, expected, entry)
+        widths = {len(values) for values in of_query}
+        if len(widths) == 1:
+            expected = expected or len(of_query[0])
+        findings += _form_findings(widths, expected, entry)
         windows.append(of_query)
     scores: tuple[np.ndarray, ...] = ()
     if expected == 3 and not findings:
@@ -166,16 +168,21 @@ def _window(value: object) -> list[float]:
     return [json_objects.finite_number(number) for number in value]
 
 
-def _form_findings(windows: Sequence[Sequence[float]], expected: int, entry: Entry) -> list[Finding]:
-    """Check that all windows of an object have the number of elements of the first window of the file."""
+def _form_findings(widths: set[int], expected: int, entry: Entry) -> list[Finding]:
+    """Check that all windows of an object have the number of elements that the file's windows have.
+
+    Args:
+        widths: The different numbers of elements of the object's windows.
+        expected: The number that the file's windows have.
+        entry: The object.
+    """
     key, forms = "pred_relevant_windows", {2: "[start, end]", 3: "[start, end, score]"}
-    widths = {len(values) for values in windows}
     if len(widths) > 1:
         message = "must have windows of one form, [start, end, score] or [start, end]; found both: give all a score"
         return [entry.finding(key, message)]
     if widths <= {expected}:
         return []
-    message = f"must have windows {forms[expected]}, as the first query; found {forms[widths.pop()]}"
+    message = f"must have windows {forms[expected]}, as the first query; found {forms[max(widths)]}"
     return [entry.finding(key, f"{message}: use one form in the whole file")]
 
 

@@ -258,8 +258,8 @@ def evaluate(
         file: The name of the prediction in findings.
 
     Returns:
-        The score. Its items are the queries in the order of the truth. The interval by clip leaves out all queries of
-        a recording together.
+        The score. Its items are the queries in the order of the truth. The interval by recording
+        (`by_clip`) leaves out all queries about a recording together.
 
     Raises:
         BadRequest: There is no such metric or interval method, or the windows of the truth are not known.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation.data.recordings import read_recordings
+from evaluation.data.recordings import AFTER, BACKWARDS, BEFORE, EARLY, EMPTY, LATE, read_recordings, time_faults
 from evaluation.findings import BadRequest, Faulty
 
 ROW = {"qid": "a_1", "query": "A dog barks", "duration": 60, "vid": "a", "relevant_windows": [[4, 10], [20.5, 30]]}
@@ -62,6 +62,24 @@ def test_a_bad_line_is_refused(tmp_path, change, message):
     with pytest.raises(Faulty) as caught:
         read_recordings(lines(tmp_path, [{**ROW, **change}]))
     assert message in str(caught.value)
+
+
+TIMES = [
+    ((4, 10), []),
+    ((0, 61), []),  # within the slack
+    ((9, 4), [BACKWARDS]),
+    ((4, 4), [EMPTY]),
+    ((-1, 4), [EARLY]),
+    ((-1, 0), [BEFORE, EARLY]),
+    ((50, 63), [LATE]),
+    ((63, 70), [AFTER, LATE]),
+    ((63, -1), [BACKWARDS, BEFORE, AFTER]),
+]
+
+
+@pytest.mark.parametrize(("times", "faults"), TIMES)
+def test_rules_for_the_times_of_a_window(times, faults):
+    assert time_faults(*times, seconds=60, slack=2) == faults
 
 
 def test_lines_must_agree(tmp_path):
