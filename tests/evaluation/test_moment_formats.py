@@ -8,13 +8,7 @@ import pytest
 
 from evaluation.findings import BadRequest, Faulty
 from evaluation.moment_formats import Moments, read_moments, survey_moments, write_moments
-
-
-def written(folder, rows):
-    """Write a prediction as JSON lines; rows are objects, or texts that are written as they are."""
-    path = folder / "submission.jsonl"
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
-    return path
+from tests.evaluation.json_lines import written
 
 
 def row(windows, qid="a_1"):
