@@ -280,7 +280,8 @@ class Run:
                 return
             print(f"{self.folder}: resuming after epoch {len(control.rows)}")
         with warnings.catch_warnings():
-            # Worker processes would not help: batches are slices of a memory-mapped file. `make bench` measures this.
+            # Worker processes would not help: batches are slices of a memory-mapped file (`make bench` measures this),
+            # or are decoded in threads.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
