@@ -116,7 +116,7 @@ def test_training_data_are_listed_with_their_addresses(tmp_path, capsys):
     assert excluded.endswith("put the list of Freesound ids to exclude there, or set excluded=null")
 
 
-def test_the_excluded_sounds_of_a_published_config_have_an_address():
+def test_a_published_list_of_excluded_sounds_has_an_address():
     *_, excluded = required(["systems/atae/dcase2025-baseline-wavcaps.yaml"])
     assert "/dcase2025_task6_excluded_freesound_ids.csv)" in excluded.advice
 
