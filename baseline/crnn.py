@@ -13,12 +13,15 @@ published code and this module divide it by 2, 2 and 1. Two things differ from t
   clip's end. `FLOOR` changes a pool of value 0 to 0.001, increases a pool of 0.01 by 2.5e-7, and does not change a pool
   of 1 in float32. With random weights, the largest change of a value in the retriever's embeddings is 0 for noise, 2e-7
   for digital silence, and 9e-6 for frames that are all zero. `floor=0` gives the published pooling.
+
+If training uses several devices, the statistics of the batch norms cover the clips of all devices.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from systems.parts.norms import Norm
 from systems.parts.sequences import length_mask
 
 CHANNELS = (32, 128, 128, 128, 128)
@@ -42,7 +45,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] | None, slope: float, floor: float):
         super().__init__()
-        self.norm = nn.BatchNorm2d(inputs)
+        self.norm = Norm(inputs)
         self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.activation = nn.LeakyReLU(slope)
         self.pool, self.floor = pool, floor
