@@ -28,6 +28,7 @@ from bench import (
     clip_aac,
     encoders,
     ensembles,
+    gpu,
     guided,
     inspection,
     measuring,
@@ -71,6 +72,7 @@ MODULES = (
     submissions,
     inspection,
     sweeps,
+    gpu,
 )
 DESCRIPTION = "Measure the kit's speed, and compare it with other libraries."
 MEASURES: dict[str, measuring.Measure] = {}
