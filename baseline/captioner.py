@@ -156,6 +156,7 @@ class Batch(NamedTuple):
     lengths: Tensor  # (N,) number of frames of each clip
     ids: Tensor  # (captions, L) from the start token to the end token, padded
     names: list[str]  # the name of each clip
+    words: int  # number of words in the captions, with their ends
 
 
 def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
@@ -170,7 +171,8 @@ def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
     sequences = [torch.tensor(vocab.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
     ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING)
-    return Batch(mels, lengths, ids, [item.name for item in items])
+    number_of_words = sum(len(sequence) - 1 for sequence in sequences)
+    return Batch(mels, lengths, ids, [item.name for item in items], number_of_words)
 
 
 class Training(CaptionerModule):
@@ -208,7 +210,7 @@ class Training(CaptionerModule):
             size = len(batch.names)
         else:
             loss = self.cross_entropy(batch, memory, lengths)
-            size = int((batch.ids[:, 1:] != PADDING).sum())
+            size = batch.words
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
@@ -224,7 +226,7 @@ class Training(CaptionerModule):
         vectors = model.embedding(batch.ids[:, :-1])
         if config.mixup:  # mixes the audio and previous words of two clips; the target is the first clip's next word
             other, share = mixing(len(memory), config.mixup, memory.device)
-            memory = torch.lerp(memory[other], memory, share[:, None, None])
+            memory = torch.lerp(memory[other], memory, share[:, None, None].to(memory.dtype))
             lengths = torch.maximum(lengths, lengths[other])
             by_clip = vectors.unflatten(0, (len(memory), -1))  # (N, captions of a clip, L - 1, 300)
             vectors = torch.lerp(by_clip[other], by_clip, share[:, None, None, None]).flatten(0, 1)
@@ -247,8 +249,7 @@ class Training(CaptionerModule):
         generated = generation.greedy(model.steps(memory, lengths), len(memory), model.rules, memory.device)
         self.captions += [model.vocabulary.decode(ids) for ids in generated.ids.tolist()]
         loss = self.loss(model.embedding(batch.ids[:, :-1]), batch.ids, memory, lengths)
-        size = int((batch.ids[:, 1:] != PADDING).sum())
-        self.log("validation_loss", loss, prog_bar=True, batch_size=size)
+        self.log("validation_loss", loss, prog_bar=True, batch_size=batch.words)
 
     def on_validation_epoch_end(self) -> None:
         """Log the CIDEr-D of the captions."""

@@ -51,21 +51,22 @@ class Block(nn.Module):
         self.pool, self.floor = pool, floor
         nn.init.kaiming_normal_(self.convolution.weight)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lengths: Tensor, shortest: int) -> tuple[Tensor, Tensor]:
         """Process a batch of clips.
 
         Args:
             x: (N, inputs, T, F) values of N clips with T frames and F mel bands.
             lengths: (N,) number of frames of each clip.
+            shortest: The smallest of these numbers. It is an int, so that the CPU need not wait for a GPU.
 
         Returns:
             (N, outputs, T / time, F / mels) values, where (time, mels) is the size of the pooling window; and (N,)
             number of remaining frames of each clip.
         """
-        inside = length_mask(lengths, x.shape[2])
-        if inside.all():
+        if shortest >= x.shape[2]:
             x = self.norm(x)
         else:
+            inside = length_mask(lengths, x.shape[2])
             # Padding must not count in the statistics of the norm. After the norm, the values after a clip's end are
             # zero, as is the convolution's own padding.
             frames = x.transpose(1, 2)  # (N, T, C, F)
@@ -107,9 +108,12 @@ class CRNN(nn.Module):
             (N, T / 4, 300) vectors, which are zero after each clip's end; and (N,) number of vectors of each clip.
         """
         x = mels.unsqueeze(1)  # (N, 1, T, 64)
+        lengths_on_cpu = lengths.cpu()  # only once, because the CPU waits for a GPU at this point
         for block in self.blocks:
-            x, lengths = block(x, lengths)
+            x, lengths = block(x, lengths, int(lengths_on_cpu.min()))
+            if block.pool is not None:
+                lengths_on_cpu = lengths_on_cpu // block.pool[0]
         x = self.dropout(x.squeeze(3).transpose(1, 2))  # (N, T / 4, 128)
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths_on_cpu, batch_first=True, enforce_sorted=False)
         frames, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
         return frames, lengths

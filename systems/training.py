@@ -385,7 +385,15 @@ class Batches(lightning.LightningDataModule):
         # The loader draws a random number for each iterator. It draws from its own generator, so that this does not
         # change the random numbers of dropout.
         generator = torch.Generator()
-        return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=generator)
+        # From pinned memory, a GPU copies a batch while it still computes with the one before.
+        return DataLoader(
+            items,
+            self.batch,
+            sampler=sampler,
+            collate_fn=self.collate,
+            generator=generator,
+            pin_memory=torch.cuda.is_available(),
+        )
 
 
 class ExtraSampler(DistributedSampler):

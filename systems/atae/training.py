@@ -168,7 +168,8 @@ class Training(SystemModule):
             return losses.nt_xent(sounds, captions, matches, self.model.temperature, config.pairs)
         answers = matches[: len(sounds), len(sounds) :]
         own = torch.arange(len(sounds), device=answers.device)
-        return losses.triplet(sounds @ captions.T, answers, torch.stack([own, own], dim=1), config.margin)
+        similarity = losses.dot_products(sounds, captions)
+        return losses.triplet(similarity, answers, torch.stack([own, own], dim=1), config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Embed the pairs of the batch, and return the loss over the pairs of all processes."""

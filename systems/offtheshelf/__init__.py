@@ -80,6 +80,7 @@ class Batch(NamedTuple):
     ids: Tensor  # (N, L) word indices of the captions, from start to end, padded
     vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
     names: list[str]  # file names of the clips
+    words: int  # number of words in the captions, with their ends
 
 
 def make_items(split: Split, model: AudioCaptioner, cache: Path) -> list[Item]:
@@ -118,7 +119,8 @@ def make_batch(items: Sequence[Item], padding: int = PADDING) -> Batch:
         for row, (item, word_vectors) in enumerate(zip(items, in_context, strict=True)):
             caption_vectors = torch.from_numpy(word_vectors[: len(item.ids) - 2].copy())
             vectors[row, 1 : 1 + len(caption_vectors)] = caption_vectors
-    return Batch(sounds, lengths, ids, vectors, [item.name for item in items])
+    number_of_words = sum(len(item.ids) - 1 for item in items)
+    return Batch(sounds, lengths, ids, vectors, [item.name for item in items], number_of_words)
 
 
 class Training(CaptionerModule):
@@ -138,7 +140,7 @@ class Training(CaptionerModule):
         loss = F.cross_entropy(
             logits.flatten(0, 1), next_words.flatten(), ignore_index=model.padding, label_smoothing=smoothing
         )
-        return loss, int((next_words != model.padding).sum())
+        return loss, batch.words
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss."""
