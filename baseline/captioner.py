@@ -27,17 +27,17 @@ from torch import Tensor, nn
 from baseline.crnn import CRNN, SIZE
 from baseline.retriever import Item, by_caption, make_items, pad
 from evaluation.data.audio import LogMel
-from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset
 from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
-from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
+from systems.parts.checkpoints import load_initial_weights, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
 from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
 from systems.parts.generation import Decoding, WordByWord
-from systems.parts.self_critical import Rewards, SelfCritical, SelfCriticalSettings
+from systems.parts.self_critical import CaptionerModule, Rewards, SelfCritical, SelfCriticalSettings
 from systems.parts.vocabulary import PADDING, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
@@ -156,6 +156,7 @@ class Batch(NamedTuple):
     lengths: Tensor  # (N,) number of frames of each clip
     ids: Tensor  # (captions, L) from the start token to the end token, padded
     names: list[str]  # the name of each clip
+    words: int  # number of words in the captions, with their ends
 
 
 def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
@@ -170,21 +171,12 @@ def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
     sequences = [torch.tensor(vocab.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
     ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING)
-    return Batch(mels, lengths, ids, [item.name for item in items])
+    number_of_words = sum(len(sequence) - 1 for sequence in sequences)
+    return Batch(mels, lengths, ids, [item.name for item in items], number_of_words)
 
 
-class Training(SystemModule):
-    """The model's training under lightning: training step, validation step and optimizer.
-
-    Args:
-        model: The model.
-        validation: The validation split.
-        critical: The loss of self-critical training, or None for cross-entropy.
-    """
-
-    def __init__(self, model: Captioner, validation: Split, critical: SelfCritical | None = None):
-        super().__init__(model)
-        self.split, self.critical = validation, critical
+class Training(CaptionerModule):
+    """The model's training under lightning: training step, validation step and optimizer."""
 
     def loss(self, vectors: Tensor, ids: Tensor, memory: Tensor, lengths: Tensor, smoothing: float = 0) -> Tensor:
         """Return the mean cross-entropy over all words of the captions.
@@ -208,41 +200,37 @@ class Training(SystemModule):
             mels = spec_augment(mels, batch.lengths, config.spec_augment)
         memory, lengths = model.audio_encoder(mels, batch.lengths)
         if self.critical:
-            return self.self_critical_loss(batch, memory, lengths, self.critical)
-        vectors = model.embedding(batch.ids[:, :-1])
-        if config.mixup:  # mixes the audio and previous words of two clips; the target is the first clip's next word
-            other, share = mixing(len(memory), config.mixup, memory.device)
-            memory = torch.lerp(memory[other], memory, share[:, None, None])
-            lengths = torch.maximum(lengths, lengths[other])
-            by_clip = vectors.unflatten(0, (len(memory), -1))  # (N, captions of a clip, L - 1, 300)
-            vectors = torch.lerp(by_clip[other], by_clip, share[:, None, None, None]).flatten(0, 1)
-        loss = self.loss(vectors, batch.ids, memory, lengths, config.label_smoothing)
-        size = int((batch.ids[:, 1:] != PADDING).sum())
+            loss = self.self_critical_loss(
+                self.critical,
+                lambda ids: model.decoder(model.embedding(ids), memory, lengths),
+                memory,
+                lengths,
+                batch.names,
+            )
+            size = len(batch.names)
+        else:
+            loss = self.cross_entropy(batch, memory, lengths)
+            size = batch.words
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
-    def self_critical_loss(self, batch: Batch, memory: Tensor, lengths: Tensor, critical: SelfCritical) -> Tensor:
-        """Return the loss of self-critical training, and log it and the reward.
+    def cross_entropy(self, batch: Batch, memory: Tensor, lengths: Tensor) -> Tensor:
+        """Return the loss of cross-entropy training, with mixup if the config asks for it.
 
         Args:
             batch: The batch.
             memory: (N, T, 300) encoded clips.
             lengths: (N,) number of frames of each clip.
-            critical: The loss.
         """
-        model = self.model
-        model.decoder.eval()
-        result = critical.step(
-            lambda: model.steps(memory, lengths),
-            lambda ids: model.decoder(model.embedding(ids), memory, lengths),
-            batch.names,
-            self.current_epoch,
-            memory.device,
-        )
-        size = len(batch.names)
-        self.log("loss", result.loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
-        self.log("reward", result.reward, on_epoch=True, batch_size=size, sync_dist=True)
-        return result.loss
+        model, config = self.model, self.model.config
+        vectors = model.embedding(batch.ids[:, :-1])
+        if config.mixup:  # mixes the audio and previous words of two clips; the target is the first clip's next word
+            other, share = mixing(len(memory), config.mixup, memory.device)
+            memory = torch.lerp(memory[other], memory, share[:, None, None].to(memory.dtype))
+            lengths = torch.maximum(lengths, lengths[other])
+            by_clip = vectors.unflatten(0, (len(memory), -1))  # (N, captions of a clip, L - 1, 300)
+            vectors = torch.lerp(by_clip[other], by_clip, share[:, None, None, None]).flatten(0, 1)
+        return self.loss(vectors, batch.ids, memory, lengths, config.label_smoothing)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient to the config's norm."""
@@ -261,8 +249,7 @@ class Training(SystemModule):
         generated = generation.greedy(model.steps(memory, lengths), len(memory), model.rules, memory.device)
         self.captions += [model.vocabulary.decode(ids) for ids in generated.ids.tolist()]
         loss = self.loss(model.embedding(batch.ids[:, :-1]), batch.ids, memory, lengths)
-        size = int((batch.ids[:, 1:] != PADDING).sum())
-        self.log("validation_loss", loss, prog_bar=True, batch_size=size)
+        self.log("validation_loss", loss, prog_bar=True, batch_size=batch.words)
 
     def on_validation_epoch_end(self) -> None:
         """Log the CIDEr-D of the captions."""

@@ -13,12 +13,15 @@ published code and this module divide it by 2, 2 and 1. Two things differ from t
   clip's end. `FLOOR` changes a pool of value 0 to 0.001, increases a pool of 0.01 by 2.5e-7, and does not change a pool
   of 1 in float32. With random weights, the largest change of a value in the retriever's embeddings is 0 for noise, 2e-7
   for digital silence, and 9e-6 for frames that are all zero. `floor=0` gives the published pooling.
+
+If training uses several devices, the statistics of the batch norms cover the clips of all devices.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from systems.parts.norms import Norm
 from systems.parts.sequences import length_mask
 
 CHANNELS = (32, 128, 128, 128, 128)
@@ -42,27 +45,28 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] | None, slope: float, floor: float):
         super().__init__()
-        self.norm = nn.BatchNorm2d(inputs)
+        self.norm = Norm(inputs)
         self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.activation = nn.LeakyReLU(slope)
         self.pool, self.floor = pool, floor
         nn.init.kaiming_normal_(self.convolution.weight)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lengths: Tensor, shortest: int) -> tuple[Tensor, Tensor]:
         """Process a batch of clips.
 
         Args:
             x: (N, inputs, T, F) values of N clips with T frames and F mel bands.
             lengths: (N,) number of frames of each clip.
+            shortest: The smallest of these numbers. It is an int, so that the CPU need not wait for a GPU.
 
         Returns:
             (N, outputs, T / time, F / mels) values, where (time, mels) is the size of the pooling window; and (N,)
             number of remaining frames of each clip.
         """
-        inside = length_mask(lengths, x.shape[2])
-        if inside.all():
+        if shortest >= x.shape[2]:
             x = self.norm(x)
         else:
+            inside = length_mask(lengths, x.shape[2])
             # Padding must not count in the statistics of the norm. After the norm, the values after a clip's end are
             # zero, as is the convolution's own padding.
             frames = x.transpose(1, 2)  # (N, T, C, F)
@@ -104,9 +108,12 @@ class CRNN(nn.Module):
             (N, T / 4, 300) vectors, which are zero after each clip's end; and (N,) number of vectors of each clip.
         """
         x = mels.unsqueeze(1)  # (N, 1, T, 64)
+        lengths_on_cpu = lengths.cpu()  # only once, because the CPU waits for a GPU at this point
         for block in self.blocks:
-            x, lengths = block(x, lengths)
+            x, lengths = block(x, lengths, int(lengths_on_cpu.min()))
+            if block.pool is not None:
+                lengths_on_cpu = lengths_on_cpu // block.pool[0]
         x = self.dropout(x.squeeze(3).transpose(1, 2))  # (N, T / 4, 128)
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths_on_cpu, batch_first=True, enforce_sorted=False)
         frames, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
         return frames, lengths

@@ -47,7 +47,7 @@ from systems.parts import words
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
-from systems.parts.losses import triplet
+from systems.parts.losses import dot_products, triplet
 from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
@@ -327,8 +327,8 @@ class Training(SystemModule):
 
     def loss(self, batch: Batch, clips: Tensor) -> Tensor:
         """Return the triplet loss of a batch, given the (N, 300) embeddings of its clips."""
-        scores = clips @ self.model.embed_text(batch.captions).T  # (N, captions)
-        return triplet(scores, batch.answers, batch.pairs, self.model.config.margin)
+        similarity = dot_products(clips, self.model.embed_text(batch.captions))  # (N, captions)
+        return triplet(similarity, batch.answers, batch.pairs, self.model.config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Encode the batch's clips and return the loss."""

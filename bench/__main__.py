@@ -28,6 +28,7 @@ from bench import (
     clip_aac,
     encoders,
     ensembles,
+    gpu,
     growth,
     guided,
     inspection,
@@ -73,6 +74,7 @@ MODULES = (
     inspection,
     sweeps,
     growth,
+    gpu,
 )
 DESCRIPTION = "Measure the kit's speed, and compare it with other libraries."
 MEASURES: dict[str, measuring.Measure] = {}

@@ -4,9 +4,16 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.measuring import Function, Measure, Row, duration
 from evaluation.data.dataset import Split
+
+if TYPE_CHECKING:
+    import torch
+
+    from systems.atae import Training
+    from systems.atae.training import Batch
 
 BATCH, SECONDS, TOKENS = 4, 30, 20  # the clips are as long as Clotho's longest clip
 CONFIG = Path(__file__).parents[1] / "systems" / "atae" / "dcase2025-baseline.yaml"
@@ -14,7 +21,7 @@ CONFIG = Path(__file__).parents[1] / "systems" / "atae" / "dcase2025-baseline.ya
 
 def baseline_2025(alone: Function, folder: Path) -> list[Row]:
     """Measure a training step of the DCASE 2025 baseline. The weights are random."""
-    alone(_write_models, folder)
+    alone(write_models, folder)
     seconds, memory, before, device = alone(_step, folder)
     what = f"DCASE 2025 baseline (PaSST, RoBERTa-large): training step, {BATCH} clips of {SECONDS} s, on {device}"
     note = f"includes {_gibibytes(before)} for model and libraries; the second step; measured once"
@@ -28,7 +35,7 @@ def _gibibytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def _write_models(folder: Path) -> None:
+def write_models(folder: Path) -> None:
     """Write PaSST and RoBERTa-large with random weights, and a tokeniser of whole words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -50,6 +57,27 @@ def _write_models(folder: Path) -> None:
     RobertaModel(config).save_pretrained(folder / "roberta")
 
 
+def published(folder: Path, device: "torch.device") -> "tuple[Training, Batch]":
+    """Return the training of the DCASE 2025 baseline and a batch, both on a device. `write_models` wrote the models."""
+    import torch
+
+    from systems import contract
+    from systems.atae import Config, Retriever, Training
+    from systems.atae.training import Batch
+
+    settings = [f"audio_weights={folder}", f"text_encoder={folder / 'roberta'}", f"batch={BATCH}"]
+    torch.manual_seed(0)
+    model = Retriever(contract.configure(Config, CONFIG, settings)).to(device)
+    training = Training(model, Split("validation", ()), None)  # type: ignore[arg-type]  # the batch below needs no material
+    training.log = lambda *_, **__: None  # there is no trainer to log to
+    numbers = torch.arange(BATCH, device=device)
+    captions = [" ".join(f"word{BATCH * position + row}" for position in range(TOKENS)) for row in range(BATCH)]
+    sounds = torch.rand(BATCH, SECONDS * model.sample_rate, device=device) - 0.5
+    lengths = torch.full((BATCH,), sounds.shape[1], device=device)
+    ones = torch.ones(BATCH, device=device)
+    return training, Batch(sounds, lengths, captions, ones, numbers, numbers[:, None], numbers)
+
+
 def _step(folder: Path) -> tuple[float, int, int, str]:
     """Make two training steps.
 
@@ -57,25 +85,11 @@ def _step(folder: Path) -> tuple[float, int, int, str]:
         The duration of the second step in seconds, the peak memory in bytes after the steps and before them, and the
         device. On a GPU, the memory is that of the GPU.
     """
-    import torch
-
-    from systems import contract
-    from systems.atae import Config, Retriever, Training
-    from systems.atae.training import Batch
     from systems.parts.devices import default_device
 
-    settings = [f"audio_weights={folder}", f"text_encoder={folder / 'roberta'}", f"batch={BATCH}"]
     device = default_device()
-    torch.manual_seed(0)
-    model = Retriever(contract.configure(Config, CONFIG, settings)).to(device)
-    training = Training(model, Split("validation", ()), None)  # type: ignore[arg-type]  # the batch below needs no material
-    training.log = lambda *_, **__: None  # there is no trainer to log to
+    training, batch = published(folder, device)
     optimizer = training.configure_optimizers()
-    numbers = torch.arange(BATCH, device=device)
-    captions = [" ".join(f"word{BATCH * position + row}" for position in range(TOKENS)) for row in range(BATCH)]
-    sounds = torch.rand(BATCH, SECONDS * model.sample_rate, device=device) - 0.5
-    lengths = torch.full((BATCH,), sounds.shape[1], device=device)
-    batch = Batch(sounds, lengths, captions, torch.ones(BATCH, device=device), numbers, numbers[:, None], numbers)
     before = _peak(device.type)
     seconds = 0.0
     for _ in range(2):

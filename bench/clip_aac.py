@@ -13,7 +13,7 @@ from evaluation.data.dataset import Split
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from systems.clip_aac import ClipAac
+    from systems.clip_aac import Batch, ClipAac, Training
 
 BATCH, SECONDS = 8, 30  # the clips are as long as Clotho's longest clip
 PARTS = {
@@ -66,12 +66,8 @@ def _model() -> "ClipAac":
     return ClipAac(Config(init="random", tokenizer="train", recompute=True), Vocabulary(words), tokenizer)
 
 
-def _step(part: str) -> tuple[float, int, int]:
-    """Make a training step of one of `PARTS`.
-
-    Returns:
-        The duration in seconds, and the peak memory in bytes after the step and before it.
-    """
+def published() -> "tuple[Training, Batch]":
+    """Return the training of CLIP-AAC at its published size, with random weights, and a batch."""
     import torch
 
     from systems.clip_aac import Batch, Training
@@ -84,6 +80,19 @@ def _step(part: str) -> tuple[float, int, int]:
     batch = Batch(sounds, torch.full((BATCH,), sounds.shape[1]), ids, captions, numbers, numbers[:, None])
     training = Training(model, Split("validation", ()))
     training.log = lambda *_, **__: None
+    return training, batch
+
+
+def _step(part: str) -> tuple[float, int, int]:
+    """Make a training step of one of `PARTS`.
+
+    Returns:
+        The duration in seconds, and the peak memory in bytes after the step and before it.
+    """
+    import torch
+
+    training, batch = published()
+    model, sounds, ids, captions = training.model, batch.sounds, batch.ids, batch.captions
     optimizer = training.configure_optimizers()
     before = _peak()
 

@@ -515,7 +515,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=make)
 
     verb = verbs.add_parser("check", help="check a data folder", description=check.__doc__)
-    verb.add_argument("folder", type=Path, metavar="DIR", help="data folder in Clotho's layout")
+    text = "data folder with captions, questions or recordings; or a published file or folder of questions or queries"
+    verb.add_argument("folder", type=Path, metavar="DIR", help=text)
     verb.set_defaults(run=check)
 
     text = "convert a caption file to Clotho's layout"

@@ -124,7 +124,7 @@ def download_missing(downloads: Sequence[Download], dry_run: bool = False) -> No
 
     Args:
         downloads: The assets.
-        dry_run: If true, only print the table.
+        dry_run: If true, only print the table, and what the user must do for assets that the kit cannot download.
 
     Raises:
         BadRequest: One asset cannot be downloaded.
@@ -137,6 +137,9 @@ def download_missing(downloads: Sequence[Download], dry_run: bool = False) -> No
     rows = [_row(download, path) for download, path in zip(downloads, located, strict=True)]
     print(table(rows, ["asset", "size", "licence", "checksum", "file or name on the hub", "folder", "state"]))
     if dry_run:
+        for download, path in zip(downloads, located, strict=True):
+            if path is None and download.fetch is None:
+                print(f"{download.asset.title}: {download.advice}")
         return
     failures: list[tuple[str, BadRequest]] = []
     for download, path in zip(downloads, located, strict=True):

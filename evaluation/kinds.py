@@ -130,7 +130,7 @@ def _score_captions(path: Path, truth: Any, options: ScoreOptions) -> Score:
 def _read_questions(path: Path, split: str) -> tuple[Any, list[Finding]]:
     from evaluation.data.questions import read_questions
 
-    return read_questions(_file_of_split(path, "questions", split))
+    return read_questions(_source(path, "choice", split))
 
 
 def _score_choice(path: Path, truth: Any, options: ScoreOptions) -> Score:
@@ -147,7 +147,7 @@ def _score_choice(path: Path, truth: Any, options: ScoreOptions) -> Score:
 def _read_recordings(path: Path, split: str) -> tuple[Any, list[Finding]]:
     from evaluation.data.recordings import read_recordings
 
-    return read_recordings(_file_of_split(path, "moments", split))
+    return read_recordings(_source(path, "moments", split))
 
 
 def _score_moments(path: Path, truth: Any, options: ScoreOptions) -> Score:
@@ -162,18 +162,24 @@ def _score_moments(path: Path, truth: Any, options: ScoreOptions) -> Score:
     return moments.evaluate(truth, prediction, metrics=chosen, interval=interval, file=options.file)
 
 
-def _file_of_split(path: Path, stem: str, split: str) -> Path:
-    """Return the file of a split if the path is a folder that `data make` wrote, otherwise the path itself.
+def _source(path: Path, kind: str, split: str) -> Path:
+    """Return the file or folder of a split if the path is a data folder, otherwise the path itself.
 
     Raises:
-        BadRequest: The folder has such files, but none for this split.
+        BadRequest: The data folder does not have this split, or its data are of another kind.
     """
-    file = path / f"{stem}_{split}.jsonl"
-    others = sorted(other.stem.removeprefix(f"{stem}_") for other in path.glob(f"{stem}_*.jsonl"))
-    if not file.is_file() and others:
-        raise BadRequest(f"{file}: no such file; the splits in this folder: {', '.join(others)}")
-    if file.is_file():
-        return file
+    from evaluation.data.layouts import LAYOUTS, layout_of
+
+    layout, other = LAYOUTS[kind], layout_of(path)
+    sources = layout.sources(path)
+    if split in sources:
+        return sources[split]
+    if sources:
+        splits = ", ".join(sources)
+        raise BadRequest(f"{path / layout.stem}_{split}.jsonl: no such file; the splits in this folder: {splits}")
+    if other:
+        message = f"must have {layout.content}; found {LAYOUTS[other].content}"
+        raise BadRequest(f"{path}: {message}: give another folder, or use `score {other}`")
     return path
 
 

@@ -12,7 +12,8 @@ A system that trains on questions about clips or on queries about recordings als
 "choice" or "moments". Then `dataset` has splits of this kind (`systems.asked.AskedSplit`).
 
 A system may also define `downloads(config)`, a function that returns what a config needs from others: a list of
-`evaluation.downloads.Download`. Then `dcase-systems download CONFIG.yaml` downloads the published files and models.
+`evaluation.downloads.Download`. Then `dcase-systems download CONFIG.yaml` downloads the published files and models. If
+training needs data besides the data folder, `training_data(config)` returns a list of them in the same form.
 
 For example, `baseline.retriever` and `baseline.captioner` are systems. `dcase-systems check NAME` lists what must
 change in a module so that it becomes a system.

@@ -1,7 +1,8 @@
 """Finding the published files and models that encoders, systems and config files need.
 
-The function `downloads(config)` of a system returns what a config needs (`systems.contract`). The functions
-`encoders.downloads`, `texts.download` and `words.download` know where the files of a part of a system are published.
+The functions `downloads(config)` and `training_data(config)` of a system return what a config needs
+(`systems.contract`). The functions `encoders.downloads`, `texts.download` and `words.download` know where the files of
+a part of a system are published.
 """
 
 from collections.abc import Iterable, Sequence
@@ -77,11 +78,11 @@ def of_file(file: Path, system: str | None = None) -> list[Download]:
     if "system" in values and ("grid" in values or "search" in values):
         plan = grid.read(file)
         runs = grid.extremes(plan) if plan.search else grid.plan_runs(plan, file)
-        return of_configs(contract.system(plan.system), grid.configure(plan, runs, file).values())
+        return of_trainings(contract.system(plan.system), list(grid.configure(plan, runs, file).values()))
     if "system" in values and isinstance(values.get("config"), dict):
         return _of_run(file.parent)
     module = contract.system(system or _system_of(file))
-    return of_configs(module, [contract.configure(module.Config, file)])
+    return of_trainings(module, [contract.configure(module.Config, file)])
 
 
 def _of_run(folder: Path) -> list[Download]:
@@ -92,6 +93,15 @@ def _of_run(folder: Path) -> list[Download]:
         config = folders.read_contents(folder).with_absolute_paths(config, folder)
     module = contract.system(run.system)
     return of_configs(module, [contract.validate(module.Config, config, lambda key: str(folder / "config.yaml"))])
+
+
+def of_trainings(module: ModuleType, configs: Sequence[BaseModel]) -> list[Download]:
+    """Return the assets that trainings with configs of a system need, also training data besides the data folder."""
+    needed = of_configs(module, configs)
+    if hasattr(module, "training_data"):
+        for config in configs:
+            needed += module.training_data(config)
+    return _distinct(needed)
 
 
 def of_configs(module: ModuleType, configs: Iterable[BaseModel]) -> list[Download]:

@@ -70,6 +70,7 @@ from systems.parts.extra import WithExtra
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
 MISSING = object()  # stands for an entry that a checkpoint does not have; no entry of a checkpoint has its type
+OTHER_CHECKPOINT = "put the run's own checkpoint back, or train into a new folder"  # the advice about a wrong one
 RESUMING = {  # the entries of Lightning's checkpoints that training needs to resume, in addition to the weights
     "pytorch-lightning_version": str,
     "epoch": int,
@@ -279,7 +280,8 @@ class Run:
                 return
             print(f"{self.folder}: resuming after epoch {len(control.rows)}")
         with warnings.catch_warnings():
-            # Worker processes would not help: batches are slices of a memory-mapped file. `make bench` measures this.
+            # Worker processes would not help: batches are slices of a memory-mapped file (`make bench` measures this),
+            # or are decoded in threads.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
@@ -383,7 +385,15 @@ class Batches(lightning.LightningDataModule):
         # The loader draws a random number for each iterator. It draws from its own generator, so that this does not
         # change the random numbers of dropout.
         generator = torch.Generator()
-        return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=generator)
+        # From pinned memory, a GPU copies a batch while it still computes with the one before.
+        return DataLoader(
+            items,
+            self.batch,
+            sampler=sampler,
+            collate_fn=self.collate,
+            generator=generator,
+            pin_memory=torch.cuda.is_available(),
+        )
 
 
 class ExtraSampler(DistributedSampler):
@@ -725,22 +735,36 @@ def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
     Raises:
         BadRequest: The file is damaged, or is not a checkpoint with these entries.
     """
-    advice = "put the run's own checkpoint back, or train into a new folder"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch, pickle and zipfile raise many kinds of exceptions for a damaged file
         message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
-        raise BadRequest(f"{message}; {advice}") from None
-    must = f"{path}: must be a checkpoint that training wrote"
+        raise BadRequest(f"{message}; {OTHER_CHECKPOINT}") from None
     if not isinstance(state, dict):
-        raise BadRequest(f"{must}; found a {type(state).__name__}: {advice}")
-    types = {"state_dict": dict, **kinds}
-    missing = [name for name, kind in types.items() if not isinstance(state.get(name, MISSING), kind)]
-    if missing:
-        raise BadRequest(f"{must}; found one without its {', '.join(missing)}: {advice}")
+        raise BadRequest(
+            f"{path}: must be a checkpoint that training wrote; found a {type(state).__name__}: {OTHER_CHECKPOINT}"
+        )
+    require_entries(state, path, state_dict=dict, **kinds)
     return state
+
+
+def require_entries(state: Mapping[str, Any], path: Path, **kinds: type | UnionType) -> None:
+    """Make sure that a checkpoint has entries.
+
+    Args:
+        state: The content of the checkpoint.
+        path: The checkpoint's file, for the message.
+        **kinds: From the name of each entry to its type.
+
+    Raises:
+        BadRequest: Entries are missing or have another type. The message names them.
+    """
+    missing = [name for name, kind in kinds.items() if not isinstance(state.get(name, MISSING), kind)]
+    if missing:
+        must = f"{path}: must be a checkpoint that training wrote"
+        raise BadRequest(f"{must}; found one without its {', '.join(missing)}: {OTHER_CHECKPOINT}")
 
 
 def epoch_rows(state: Mapping[str, Any], path: Path, control: EpochControl) -> list[dict[str, float]]:

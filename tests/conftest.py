@@ -65,6 +65,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (-seconds[item.path], -sizes[item.path], str(item.path)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that is marked `gpu` on a machine without a CUDA GPU."""
+    if item.get_closest_marker("gpu"):
+        import torch  # most tests do not need it
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up the seconds of a test's setup, call and teardown."""
     _seconds[report.nodeid] = _seconds.get(report.nodeid, 0) + report.duration

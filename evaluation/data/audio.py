@@ -22,8 +22,10 @@ Conventions
 A clip may also be refused after it was encoded: its embeddings must be finite (`systems.caching.embeddings`).
 """
 
+import contextlib
 import math
 import wave
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,14 +76,19 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
         UnusableSound: The file is refused; the module's docstring lists the reasons.
     """
     samples, sound = _decode(path)
-    if sound.channels == 1:
-        return samples[:, 0], sound.sample_rate
-    return samples.mean(axis=1), sound.sample_rate
+    return _mono(samples), sound.sample_rate
 
 
 def sound_facts(path: Path) -> Sound:
     """Decode the whole file and return its facts. It raises exceptions as `decode` does."""
     return _decode(path)[1]
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """Average channels, (frames, channels) to (frames,)."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    return samples.mean(axis=1)
 
 
 def _decode(path: Path) -> tuple[np.ndarray, Sound]:
@@ -110,19 +117,21 @@ def _decode(path: Path) -> tuple[np.ndarray, Sound]:
 
 def _read(source: Source) -> tuple[np.ndarray, int]:
     """Decode one stream. Return an array of shape (frames, channels), float32, and the sample rate in Hz."""
+    with _opened(source) as file:
+        _check_size(file)
+        samples = _read_frames(file)
+        if file.seekable() and len(samples) < file.frames:
+            message = f"is cut off: {len(samples)} of the {file.frames} samples that its header promises"
+            raise UnusableSound(f"{message}; copy it again")
+        return samples, file.samplerate
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
+    """Open a stream to decode it. Within the block, errors of the decoder become `UnusableSound`."""
     try:
         with soundfile.SoundFile(source) as file:
-            _check_size(file)
-            # This gives the same floats for 16-bit samples as libsndfile, in half the time.
-            is_short = file.subtype == "PCM_16"
-            dtype = "int16" if is_short else "float32"
-            samples = _read_frames(file, dtype)
-            if file.seekable() and len(samples) < file.frames:
-                message = f"is cut off: {len(samples)} of the {file.frames} samples that its header promises"
-                raise UnusableSound(f"{message}; copy it again")
-            if is_short:
-                samples = samples * np.float32(2**-15)
-            return samples, file.samplerate
+            yield file
     # MemoryError: a damaged header promises more samples than fit into memory.
     except (soundfile.LibsndfileError, soundfile.SoundFileRuntimeError, MemoryError) as error:
         reason = getattr(error, "error_string", str(error))
@@ -149,10 +158,25 @@ def _too_long(file: soundfile.SoundFile) -> str:
     return f"{message}; it is longer, or its header is damaged: cut it into clips"
 
 
-def _read_frames(file: soundfile.SoundFile, dtype: str) -> np.ndarray:
-    """Read all frames of a file. Encodings that cannot seek (GSM 6.10, G.721, ADPCM, DPCM) are read in blocks."""
+def _read_frames(file: soundfile.SoundFile, count: int = -1) -> np.ndarray:
+    """Read frames from the current position, (frames, channels) float32 (default: all frames).
+
+    Encodings that cannot seek (GSM 6.10, G.721, ADPCM, DPCM) are read in blocks.
+    """
+    # This gives the same floats for 16-bit samples as libsndfile, in half the time.
+    is_short = file.subtype == "PCM_16"
+    dtype = "int16" if is_short else "float32"
     if file.seekable():
-        return file.read(dtype=dtype, always_2d=True)
+        samples = file.read(count, dtype=dtype, always_2d=True)
+    else:
+        samples = _read_blocks(file, dtype)
+    if is_short:
+        samples = samples * np.float32(2**-15)
+    return samples
+
+
+def _read_blocks(file: soundfile.SoundFile, dtype: str) -> np.ndarray:
+    """Read all frames of a file that cannot seek."""
     blocks = []
     frames = 0
     while True:
@@ -180,6 +204,49 @@ def load_audio(path: Path, sample_rate: int) -> np.ndarray:
     """Decode a file to mono float32 at `sample_rate` Hz. It raises exceptions as `decode` does."""
     samples, rate = decode(path)
     return resample(samples, rate, sample_rate)
+
+
+def can_load_excerpts(path: Path, sample_rate: int) -> bool:
+    """Return whether `load_excerpt` can be used for a file that `decode` accepts.
+
+    It cannot be used if the decoder needs the whole file (`evaluation.data.containers`), if the encoding cannot seek,
+    or if soxr must resample the audio.
+    """
+    if sources(path) != [path]:
+        return False
+    with _opened(path) as file:
+        return file.seekable() and _kernel_values(file.samplerate, sample_rate) <= KERNEL
+
+
+def load_excerpt(path: Path, sample_rate: int, start: int, length: int) -> np.ndarray:
+    """Decode an excerpt of a file to mono float32 at `sample_rate` Hz, without decoding the rest of the file.
+
+    The samples are those of `load_audio`, up to rounding if they are resampled. torchaudio resamples audio in blocks,
+    and its filters cover the ends of the neighbouring blocks. So the file is read from a block before the excerpt to a
+    block after it, or from and to more distant blocks if the blocks are shorter than the filters.
+
+    Args:
+        path: The file. `can_load_excerpts` must be true for it.
+        sample_rate: The sample rate of the excerpt in Hz.
+        start: Index of the first sample of the excerpt, at `sample_rate`.
+        length: Number of samples of the excerpt.
+
+    Raises:
+        UnusableSound: The file cannot be decoded, or ends before the end of the excerpt.
+    """
+    with _opened(path) as file:
+        rate = file.samplerate
+        before, after, overlap = _resampling(rate, sample_rate)
+        margin = math.ceil(overlap / before)
+        first_block = max(0, start // after - margin)
+        end_block = math.ceil((start + length) / after) + margin
+        file.seek(min(first_block * before, file.frames))
+        samples = _mono(_read_frames(file, (end_block - first_block) * before))
+    offset = start - first_block * after
+    excerpt = resample(samples, rate, sample_rate)[offset : offset + length]
+    if len(excerpt) < length:
+        raise UnusableSound("has fewer samples than before; do not change audio files during a training")
+    return excerpt
 
 
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
@@ -221,12 +288,23 @@ def write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
         file.writeframes(whole.tobytes())
 
 
-def _kernel_values(rate: int, sample_rate: int) -> int:
-    """Return the number of values of torchaudio's resampling filters (`_get_sinc_resample_kernel`, its defaults)."""
+def _resampling(rate: int, sample_rate: int) -> tuple[int, int, int]:
+    """Return the sizes of torchaudio's resampling (`_get_sinc_resample_kernel`, its defaults).
+
+    Returns:
+        The number of samples of a block before resampling, and after it; and the number of samples of each neighbouring
+        block that the filters cover, before resampling.
+    """
     divisor = math.gcd(rate, sample_rate)
     before, after = rate // divisor, sample_rate // divisor
-    half_width = math.ceil(6 * before / (min(before, after) * 0.99))
-    return after * (before + 2 * half_width)
+    overlap = math.ceil(6 * before / (min(before, after) * 0.99))
+    return before, after, overlap
+
+
+def _kernel_values(rate: int, sample_rate: int) -> int:
+    """Return the number of values of torchaudio's resampling filters."""
+    before, after, overlap = _resampling(rate, sample_rate)
+    return after * (before + 2 * overlap)
 
 
 @dataclass(frozen=True)

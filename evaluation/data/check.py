@@ -1,88 +1,70 @@
 """A check of a data folder that reads every split, decodes every audio file and summarises the splits."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from evaluation.data import audio
-from evaluation.data.dataset import Clip, Split, survey
-from evaluation.findings import NOTE, Finding, counted
-from evaluation.text import printable, table
+from evaluation import json_objects
+from evaluation.data import audio, recordings
+from evaluation.data.dataset import Split, survey
+from evaluation.data.layouts import LAYOUTS, Layout, layout_of
+from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, counted
+from evaluation.text import printable, quoted, table
 
 SHORT = 0.005  # seconds; shorter clips get a note
+SOUND_HEADERS = ("audio files", "h:mm:ss", "seconds", "Hz", "findings")
 LOUD = 10.0  # a peak 20 dB above full scale; clips with a higher peak get a note
 
 
-def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
+def check_dataset(path: Path) -> tuple[str, list[Finding]]:
     """Read every split and decode every audio file; return a table of the splits, and all findings.
 
-    If there are extra captions, a second table counts them by source.
+    Args:
+        path: A data folder: of clips with captions, of questions about clips, or of queries about recordings. Or a file
+            of questions or queries.
 
     Raises:
-        BadRequest: There is no such folder, or it does not contain a split.
+        BadRequest: There is no such file or folder, or it does not contain a split.
     """
+    if path.is_file():
+        kind = _kind_of_file(path)
+        return _check_answers(LAYOUTS[kind], {_split_name(path, LAYOUTS[kind]): path})
+    kind = layout_of(path)
+    if kind and not any(path.glob("*captions*.csv")):
+        return _check_answers(LAYOUTS[kind], LAYOUTS[kind].sources(path))
+    if not any(path.glob("*.csv")) and any(path.rglob("*.json")):
+        return _check_answers(LAYOUTS["choice"], {path.name: path})  # a folder as DCASE 2025 task 5 publishes it
+    return _check_captions(path)
+
+
+# Clips with captions --------------------------------------------------------------------------------------------------
+
+
+def _check_captions(folder: Path) -> tuple[str, list[Finding]]:
+    """Check a folder of clips with captions. If there are extra captions, a second table counts them by source."""
     dataset, findings = survey(folder, (), sound=True)
     clips = []
     for split in dataset.splits.values():
-        clips += [(split.name, clip) for clip in split.clips if clip.path.is_file()]
-    sounds: dict[str, list[audio.Sound]] = {name: [] for name in dataset.splits}
-
-    def decode(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
-        _, clip = item
-        try:
-            return audio.sound_facts(clip.path)
-        except audio.UnusableSound as reason:
-            return reason
-
-    # Threads are enough, because libsndfile decodes without Python's global lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(pool.map(decode, clips), "decoding", len(clips), unit="clip", leave=False, disable=None)
-        for (name, clip), sound in zip(clips, bar, strict=True):
-            file = f"{name}/{clip.file_name}"
-            if isinstance(sound, audio.UnusableSound):
-                findings[name].append(Finding(file, message=str(sound)))
-                continue
-            sounds[name].append(sound)
-            for message in _sound_notes(sound):
-                findings[name].append(Finding(file, message=message, severity=NOTE))
-
+        for clip in split.clips:
+            if clip.path.is_file():
+                clips.append(_Item(split.name, f"{split.name}/{clip.file_name}", clip.path))
+    sounds = _decode(clips, findings)
     rows = []
     for name, split in dataset.splits.items():
-        rows.append(_row(split, sounds[name], findings[name]))
-    headers = ["split", "clips", "captions", "queries", "audio files", "h:mm:ss", "seconds", "Hz", "findings"]
+        captions = sum(len(clip.captions) for clip in split.clips)
+        queries = len(split.truth) or len(split.blind_queries)
+        rows.append([name, len(split.clips), captions, queries, *_cells(sounds.get(name, ()), findings[name])])
+    headers = ["split", "clips", "captions", "queries", *SOUND_HEADERS]
     text = table(rows, headers, numbers=range(1, 8))
     extra = _extra_rows(dataset.splits.values())
     if extra:
         text += "\n\n" + table(extra, ["split", "source", "extra captions", "clips"], numbers=(2, 3))
     return text, sorted(chain.from_iterable(findings.values()))
-
-
-def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding]) -> list[object]:
-    """Return the row of a split in the table of `check_dataset`."""
-    total = span = rates = "–"
-    if sounds:
-        seconds = [sound.seconds for sound in sounds]
-        total = _clock(sum(seconds))
-        span = f"{min(seconds):.1f}–{max(seconds):.1f}"
-        different_rates = sorted({sound.sample_rate for sound in sounds})
-        rates = ", ".join(map(str, different_rates))
-    captions = sum(len(clip.captions) for clip in split.clips)
-    queries = len(split.truth) or len(split.blind_queries)
-    return [
-        split.name,
-        len(split.clips),
-        captions,
-        queries,
-        len(sounds),
-        total,
-        span,
-        rates,
-        counted(findings) or "none",
-    ]
 
 
 def _extra_rows(splits: Iterable[Split]) -> list[list[object]]:
@@ -96,6 +78,130 @@ def _extra_rows(splits: Iterable[Split]) -> list[list[object]]:
         for source, clips in sorted(clips_of_source.items()):
             rows.append([split.name, printable(source), len(clips), len(set(clips))])
     return rows
+
+
+# Questions and queries ------------------------------------------------------------------------------------------------
+
+
+def _kind_of_file(path: Path) -> str:
+    """Return the key of `LAYOUTS` for a file of questions or queries.
+
+    Raises:
+        BadRequest: It is not such a file.
+    """
+    entries = json_objects.parse_lines(json_objects.decode(path), str(path), recordings.EXAMPLE)
+    keys = {key for entry in entries for key in entry.content}
+    if "multi_choice" in keys:
+        return "choice"
+    if "qid" in keys or "relevant_windows" in keys:
+        return "moments"
+    message = "must be a data folder, or JSON lines of questions (with multi_choice) or of queries (with qid)"
+    raise BadRequest(f"{path}: {message}; found the keys {', '.join(sorted(keys)) or 'of no object'}")
+
+
+def _split_name(path: Path, layout: Layout) -> str:
+    """Return the name of the folder, next to a file, that has its recordings; or the file's name."""
+    return path.stem.removeprefix(f"{layout.stem}_")
+
+
+def _check_answers(layout: Layout, sources: Mapping[str, Path]) -> tuple[str, list[Finding]]:
+    """Check splits of questions or queries.
+
+    Args:
+        layout: The layout of their folder.
+        sources: A dict from the name of each split to its file or folder.
+    """
+    findings: dict[str, list[Finding]] = {}
+    contents: dict[str, Any] = {}
+    items: list[_Item] = []
+    for split, source in sources.items():
+        try:
+            content, findings[split] = layout.survey(source)
+        except Faulty as faulty:
+            findings[split] = list(faulty.findings)
+            continue
+        contents[split] = content
+        folder = source.parent / split
+        if not folder.is_dir():
+            folder = source.parent
+        for name, path in layout.sounds(content, folder).items():
+            if path:
+                items.append(_Item(split, str(path), path, layout.seconds(content).get(name)))
+            else:
+                message = f"must have an audio file for {quoted(name)}; found none: add it, or remove its lines"
+                findings[split].append(Finding(str(source), message=message))
+    sounds = _decode(items, findings)
+    rows = []
+    for split in sources:
+        counts: Sequence[object] = ["–"] * len(layout.counted)
+        if split in contents:
+            counts = layout.counts(contents[split])
+        rows.append([split, *counts, *_cells(sounds.get(split, ()), findings[split])])
+    headers = ["split", *layout.counted, *SOUND_HEADERS]
+    return table(rows, headers, numbers=range(1, len(headers) - 1)), sorted(chain.from_iterable(findings.values()))
+
+
+# Audio files ----------------------------------------------------------------------------------------------------------
+
+
+class _Item(NamedTuple):
+    """An audio file to decode.
+
+    Attributes:
+        split: The name of its split.
+        name: Its name in findings.
+        path: Its path.
+        seconds: The length in seconds that the data state; None if they state none.
+    """
+
+    split: str
+    name: str
+    path: Path
+    seconds: float | None = None
+
+
+def _decode(items: Sequence[_Item], findings: Mapping[str, list[Finding]]) -> dict[str, list[audio.Sound]]:
+    """Decode audio files, and add findings about them to those of their splits.
+
+    Returns:
+        A dict from splits to the facts about the files that can be used.
+    """
+
+    def facts(item: _Item) -> audio.Sound | audio.UnusableSound:
+        try:
+            return audio.sound_facts(item.path)
+        except audio.UnusableSound as reason:
+            return reason
+
+    sounds: dict[str, list[audio.Sound]] = {}
+    # Threads are enough, because libsndfile decodes without Python's global lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(pool.map(facts, items), "decoding", len(items), unit="clip", leave=False, disable=None)
+        for item, sound in zip(items, bar, strict=True):
+            if isinstance(sound, audio.UnusableSound):
+                findings[item.split].append(Finding(item.name, message=str(sound)))
+                continue
+            sounds.setdefault(item.split, []).append(sound)
+            for message in _sound_notes(sound):
+                findings[item.split].append(Finding(item.name, message=message, severity=NOTE))
+            if item.seconds is not None and abs(sound.seconds - item.seconds) > recordings.SLACK:
+                message = (
+                    f"is {sound.seconds:.1f} s long, but its queries state {item.seconds:g} s; is it the right file?"
+                )
+                findings[item.split].append(Finding(item.name, message=message, severity=WARNING))
+    return sounds
+
+
+def _cells(sounds: Sequence[audio.Sound], findings: Sequence[Finding]) -> list[object]:
+    """Return the cells of a split below `SOUND_HEADERS`."""
+    total = span = rates = "–"
+    if sounds:
+        seconds = [sound.seconds for sound in sounds]
+        total = _clock(sum(seconds))
+        span = f"{min(seconds):.1f}–{max(seconds):.1f}"
+        different_rates = sorted({sound.sample_rate for sound in sounds})
+        rates = ", ".join(map(str, different_rates))
+    return [len(sounds), total, span, rates, counted(findings) or "none"]
 
 
 def _sound_notes(sound: audio.Sound) -> list[str]:

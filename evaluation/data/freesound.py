@@ -8,6 +8,14 @@ from evaluation.data import tables
 from evaluation.findings import BadRequest, Faulty, Finding
 
 LINKS = re.compile(r"freesound\.org/(?:people/[^/\s]+/sounds|s)/(\d+)")
+# The addresses of the lists that challenges publish, for each file name.
+EXCLUDED_LISTS = {
+    address.rpartition("/")[2]: address
+    for address in (
+        "https://dcase.community/documents/challenge2024/dcase2024_task6_excluded_freesound_ids.csv",
+        "https://github.com/CPJKU/dcase2025_task6_baseline/blob/c78422f/resources/dcase2025_task6_excluded_freesound_ids.csv",
+    )
+}
 ID = re.compile(r"\s*0*(\d{1,18})(\.0)?\s*")
 
 

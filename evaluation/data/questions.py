@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation import json_objects
 from evaluation.files import no_file
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import Faulty, Finding, count
 from evaluation.json_objects import Entry, FilledText, Identifier, IsList, Text
 from evaluation.text import plural, quoted
 
@@ -163,7 +163,19 @@ def read_questions(path: Path | str) -> tuple[Questions, list[Finding]]:
         BadRequest: There is no such file or folder.
         Faulty: The questions are not valid. The exception lists all findings.
     """
-    path = Path(path)
+    questions, findings = survey_questions(Path(path))
+    if count(findings):
+        raise Faulty(findings)
+    return questions, findings
+
+
+def survey_questions(path: Path) -> tuple[Questions, list[Finding]]:
+    """Return the questions that can be read, and all findings. The arguments are those of `read_questions`.
+
+    Raises:
+        BadRequest: There is no such file or folder, or no line has a key that every question needs.
+        Faulty: A file is not JSON.
+    """
     findings: list[Finding] = []
     if path.is_dir():
         read = _read_folder(path, findings)
@@ -174,9 +186,8 @@ def read_questions(path: Path | str) -> tuple[Questions, list[Finding]]:
     if not read and not findings:
         findings.append(Finding(str(path), message=f"has no questions; give one on each line, such as {EXAMPLE}"))
     findings += _findings(read)
-    if findings:
-        raise Faulty(findings)
-    return Questions(tuple(question for question, _ in read), path), []
+    safe = [question for question, _ in read if _stays_in_folder(question.audio)]
+    return Questions(tuple(safe), path), findings
 
 
 Read = tuple[Question, Entry]  # a question, and the object that it was read from

@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict
 from evaluation import json_objects
 from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.files import no_file
-from evaluation.findings import NOTE, WARNING, Faulty, Finding
+from evaluation.findings import NOTE, WARNING, Faulty, Finding, count
 from evaluation.json_objects import Entry, FilledText, Identifier, IsList, Number
 from evaluation.text import plural, quoted
 
@@ -142,13 +142,25 @@ def read_recordings(path: Path | str) -> tuple[Recordings, list[Finding]]:
         BadRequest: There is no such file.
         Faulty: The file is not valid. The exception lists all findings.
     """
-    path = Path(path)
+    recordings, findings = survey_recordings(Path(path))
+    if count(findings):
+        raise Faulty(findings)
+    return recordings, findings
+
+
+def survey_recordings(path: Path) -> tuple[Recordings, list[Finding]]:
+    """Return the queries that can be read, and all findings.
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: A line is not JSON, or a key is missing everywhere.
+    """
     if not path.is_file():
         raise no_file(path, "JSON lines with qid, query, vid, duration and relevant_windows")
     entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
     json_objects.require_keys(entries, ("qid", "query", "vid", "duration"), "queries")
     findings: list[Finding] = []
-    queries: list[MomentQuery] = []
+    read: list[tuple[MomentQuery, Entry]] = []
     lines: dict[str, int] = {}  # the line of each id
     durations: dict[str, tuple[float, int]] = {}  # the duration of each recording, and the line that states it
     for row, entry in json_objects.valid_rows(_Row, entries, findings):
@@ -157,11 +169,10 @@ def read_recordings(path: Path | str) -> tuple[Recordings, list[Finding]]:
             findings.append(entry.finding("qid", f"{quoted(row.qid)} is already in line {lines[row.qid]}; change one"))
         lines.setdefault(row.qid, entry.line)
         findings += _recording_findings(row, entry, durations)
-        queries.append(MomentQuery(row.qid, row.query, row.vid, row.duration, windows))
-    findings += _blind_findings(queries, entries, str(path))
-    if findings:
-        raise Faulty(findings)
-    return Recordings(tuple(queries), path), _late_windows(queries, entries, str(path))
+        read.append((MomentQuery(row.qid, row.query, row.vid, row.duration, windows), entry))
+    findings += _blind_findings(entries, str(path))
+    findings += _late_windows(read, str(path))
+    return Recordings(tuple(query for query, _ in read), path), findings
 
 
 def _windows(row: _Row, entry: Entry, findings: list[Finding]) -> tuple[Window, ...]:
@@ -240,7 +251,7 @@ def _recording_findings(row: _Row, entry: Entry, durations: dict[str, tuple[floa
     return findings
 
 
-def _blind_findings(queries: list[MomentQuery], entries: list[Entry], file: str) -> list[Finding]:
+def _blind_findings(entries: list[Entry], file: str) -> list[Finding]:
     """Check that there are queries, and that either all lines or no line have windows."""
     if not entries:
         return [Finding(file, message=f"has no queries; give one on each line, such as {EXAMPLE}")]
@@ -250,11 +261,11 @@ def _blind_findings(queries: list[MomentQuery], entries: list[Entry], file: str)
     return [entry.finding("relevant_windows", "is missing, but other lines have it; add it") for entry in without]
 
 
-def _late_windows(queries: list[MomentQuery], entries: list[Entry], file: str) -> list[Finding]:
+def _late_windows(read: list[tuple[MomentQuery, Entry]], file: str) -> list[Finding]:
     """Return findings about windows that end after their recording: warnings, and a note that counts the others."""
     findings = []
     late = []
-    for query, entry in zip(queries, entries, strict=True):
+    for query, entry in read:
         for index, (start, end) in enumerate(query.windows):
             excess = end - query.seconds
             if excess > SLACK:

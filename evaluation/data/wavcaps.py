@@ -35,6 +35,7 @@ from evaluation.data.dataset import DEVELOPMENT, Clip, Dataset, Split
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.text import plural
 
+ADDRESS = "https://huggingface.co/datasets/cvssp/WavCaps"
 JSON_FILES = Path("json_files")
 FILES = {
     "AudioSet_SL": "as_final.json",
@@ -96,7 +97,7 @@ def read_wavcaps(folder: Path, excluded: Set[str] = frozenset()) -> Dataset:
 
 def _captions(file: Path, errors: list[Finding]) -> Iterator[tuple[str, str]]:
     """Yield the id and the caption of each clip in a JSON file, and add errors to a list."""
-    advice = "fetch the file again from huggingface.co/datasets/cvssp/WavCaps"
+    advice = f"fetch the file again from {ADDRESS}"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

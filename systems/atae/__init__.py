@@ -32,7 +32,7 @@ from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset
 from evaluation.downloads import Download
 from systems import contract
 from systems.atae.config import CLEAN, NOISY, Config
-from systems.atae.external import read_external, read_noisy
+from systems.atae.external import locate_excluded, locate_folder, read_external, read_noisy
 from systems.atae.model import Retriever
 from systems.atae.teachers import read_or_embed
 from systems.atae.training import Material, Training
@@ -55,6 +55,16 @@ def downloads(config: Config) -> list[Download]:
     needed = encoders.downloads(config.audio_encoder, config.audio_weights, config.audio_options)
     if config.text_encoder != "train":
         needed.append(texts.download(config.text_encoder))
+    return needed
+
+
+def training_data(config: Config) -> list[Download]:
+    """Return the data besides the data folder that training needs."""
+    needed = [locate_folder(f"external.{name}", folder) for name, folder in config.external.items()]
+    if config.noisy:
+        needed.append(locate_folder(NOISY, config.noisy))
+    if config.excluded:
+        needed.append(locate_excluded(config.excluded))
     return needed
 
 

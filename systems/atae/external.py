@@ -6,8 +6,42 @@ import numpy as np
 
 from evaluation.data import freesound, wavcaps
 from evaluation.data.dataset import DEVELOPMENT, Split, read_dataset
+from evaluation.downloads import Asset, Download
 from evaluation.findings import BadRequest, say
 from systems.caption_retrieval import fsd50k
+
+# The title and the address of published data, for each usual name of their folder in small letters.
+PUBLISHED = {
+    "audiocaps": ("AudioCaps", "https://github.com/cdjkim/audiocaps"),
+    "fsd50k": ("FSD50K", fsd50k.ADDRESS),
+    "wavcaps": ("WavCaps", wavcaps.ADDRESS),
+}
+
+
+def locate_folder(key: str, folder: str) -> Download:
+    """Return the state of a folder of training data, which the kit does not download.
+
+    Args:
+        key: The config key that names the folder, for messages.
+        folder: The folder.
+    """
+    title, address = PUBLISHED.get(Path(folder).name.lower(), ("training data", ""))
+    source = f" as published ({address})" if address else ""
+    advice = f"{folder}: no such folder; put {title} there{source}, or change {key}"
+    return _by_hand(f"{title} ({key})", Path(folder), advice)
+
+
+def locate_excluded(file: str) -> Download:
+    """Return the state of a list of excluded sounds, which the kit does not download."""
+    address = freesound.EXCLUDED_LISTS.get(Path(file).name)
+    source = f" ({address})" if address else ""
+    advice = f"{file}: no such file; put the list of Freesound ids to exclude there{source}, or set excluded=null"
+    return _by_hand("Freesound ids to exclude (excluded)", Path(file), advice)
+
+
+def _by_hand(title: str, place: Path, advice: str) -> Download:
+    """Return the state of a file or folder that the kit does not download."""
+    return Download(Asset(title, place.name, 0), place, lambda: place if place.exists() else None, advice=advice)
 
 
 def read_external(folder: Path, excluded: str | None = None) -> Split:

@@ -19,6 +19,7 @@ from systems import contract
 from systems.caching.embeddings import cache_embeddings
 from systems.parts import texts
 from systems.parts.devices import default_device
+from systems.parts.losses import dot_products
 from systems.parts.sequences import chunks
 from systems.runs import loaded, missing_methods
 
@@ -44,10 +45,13 @@ class Teachers:
         Returns:
             (N, M) similarities.
         """
-        total = torch.zeros(len(clips), len(captions))
+        # Only the first call moves the embeddings to another device.
+        self.clips = [embeddings.to(clips.device) for embeddings in self.clips]
+        self.captions = [embeddings.to(clips.device) for embeddings in self.captions]
+        total = torch.zeros(len(clips), len(captions), device=clips.device)
         for of_clips, of_captions in zip(self.clips, self.captions, strict=True):
-            total += of_clips[clips.cpu()] @ of_captions[captions.cpu()].T
-        return (total / len(self.clips)).to(clips.device)
+            total += dot_products(of_clips[clips], of_captions[captions])
+        return total / len(self.clips)
 
 
 def read_or_embed(

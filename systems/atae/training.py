@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from evaluation.data.dataset import Clip, Split
 from systems.atae.model import Retriever
 from systems.atae.teachers import Teachers
 from systems.caching.embeddings import embed
-from systems.caching.features import waveforms
+from systems.caching.excerpts import Sounds, read_parts, waveforms_or_recordings
 from systems.parts import losses, pairs, texts
 from systems.parts.augmentation import mixed
 from systems.parts.checkpoints import SystemModule
@@ -76,8 +75,9 @@ class Material:
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
         model.to(default_device())
+        self.sounds: Sounds
         if model.config.train_audio:
-            self.sounds = waveforms(paths, model.sample_rate, cache)
+            self.sounds = waveforms_or_recordings(paths, model.sample_rate, self.longest, cache)
         else:
             self.sounds = embed(paths, model.audio, cache)
         if not self.train_text:
@@ -86,23 +86,25 @@ class Material:
     def batch(self, pairs: Sequence[tuple[int, int]]) -> Batch:
         """Make a batch of pairs, each with the index of a clip and the index of a caption."""
         clips, captions = map(list, zip(*pairs, strict=True))
-        sounds = stack_sequences([torch.from_numpy(self._sound(number).copy()) for number in clips])
+        places = [self._excerpt(number) for number in clips]
+        excerpts = read_parts([self.sounds[number] for number in clips], places)
+        sounds = stack_sequences([torch.from_numpy(excerpt.copy()) for excerpt in excerpts])
         embedded = self.caption_embeddings(captions)
         return Batch(*sounds, *embedded, torch.tensor(clips), self.owners[captions], torch.tensor(captions))
 
-    def _sound(self, clip: int) -> np.ndarray:
-        """Return a clip's embeddings or samples. Cut an excerpt of a clip that is too long.
+    def _excerpt(self, clip: int) -> slice:
+        """Return the range of a clip's embeddings or samples to use: all of them, or an excerpt if they are too many.
 
         The excerpt of a training clip is at a random place, and that of a validation clip at the beginning.
         """
-        sound = self.sounds[clip]
-        if len(sound) <= self.longest:
-            return sound
+        total = len(self.sounds[clip])
+        if total <= self.longest:
+            return slice(0, total)
         length = int(self.longest)
         start = 0
         if clip >= self.held_out:
-            start = int(torch.randint(len(sound) - length + 1, ()))
-        return sound[start : start + length]
+            start = int(torch.randint(total - length + 1, ()))
+        return slice(start, start + length)
 
     def caption_embeddings(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
         """Return the input of the model for captions, and their lengths.
@@ -166,7 +168,8 @@ class Training(SystemModule):
             return losses.nt_xent(sounds, captions, matches, self.model.temperature, config.pairs)
         answers = matches[: len(sounds), len(sounds) :]
         own = torch.arange(len(sounds), device=answers.device)
-        return losses.triplet(sounds @ captions.T, answers, torch.stack([own, own], dim=1), config.margin)
+        similarity = losses.dot_products(sounds, captions)
+        return losses.triplet(similarity, answers, torch.stack([own, own], dim=1), config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Embed the pairs of the batch, and return the loss over the pairs of all processes."""

@@ -53,6 +53,7 @@ from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.digests import digest
+from systems.parts.losses import dot_products
 from systems.parts.optimizers import AdaBound
 from systems.parts.sequences import length_mask
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
@@ -492,7 +493,7 @@ def semi_hard(distances: Tensor, positive: Tensor, strange: Tensor, margin: floa
 
 def squared(one: Tensor, other: Tensor) -> Tensor:
     """Return the (N, M) squared L2 distances between (N, size) and (M, size) embeddings of length 1."""
-    return 2 - 2 * one @ other.T
+    return 2 - 2 * dot_products(one, other)
 
 
 class Training(SystemModule):

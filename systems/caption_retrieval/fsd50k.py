@@ -18,6 +18,7 @@ from typing import TypeGuard
 from evaluation.data.dataset import DEVELOPMENT, Clip, Split
 from evaluation.findings import BadRequest, Faulty, Finding
 
+ADDRESS = "https://zenodo.org/records/4060432"
 METADATA = Path("FSD50K.metadata") / "dev_clips_info_FSD50K.json"
 SOUNDS = "FSD50K.dev_audio"
 LONGEST = 500  # maximum number of characters in a description
@@ -32,7 +33,7 @@ def read_fsd50k(folder: Path) -> Split:
             exception lists all findings.
     """
     path = folder / METADATA
-    advice = "fetch it again from zenodo.org/records/4060432"
+    advice = f"fetch it again from {ADDRESS}"
     if not path.is_file():
         message = "no such file; give the folder with FSD50K.metadata and FSD50K.dev_audio, as published"
         raise BadRequest(f"{path}: {message}")

@@ -423,9 +423,9 @@ def contrastive_loss(audio: Tensor, text: Tensor, matches: Tensor, temperature: 
         audio_to_text: Lambda, the weight of the audio-to-text loss (equation 2). The text-to-audio loss (equation 4)
             has the weight 1 - lambda.
     """
-    scores = audio @ text.T / temperature
-    audio_to_text_loss = _cross_entropy(scores, matches)
-    text_to_audio_loss = _cross_entropy(scores.T, matches.T)
+    logits = losses.dot_products(audio, text) / temperature
+    audio_to_text_loss = _cross_entropy(logits, matches)
+    text_to_audio_loss = _cross_entropy(logits.T, matches.T)
     return audio_to_text * audio_to_text_loss + (1 - audio_to_text) * text_to_audio_loss
 
 

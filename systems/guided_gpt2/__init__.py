@@ -201,6 +201,7 @@ class Batch(NamedTuple):
     prefix: Tensor  # (N, L) token ids of the caption, which begin with the start token
     following: Tensor  # (N, L) the next token id at each position, up to the end token; `IGNORED` at padded positions
     clips: Tensor  # (N,) indices of the clips in their split
+    tokens: int  # number of tokens in the captions, with their ends
 
 
 class Item(NamedTuple):
@@ -263,9 +264,10 @@ class Material:
             guidance.append(guides)
         captions = [language.encode(item.caption) for item in items]
         clips = torch.tensor([item.clip for item in items])
-        prefix, _ = padded([[language.start, *ids] for ids in captions], language.end)
+        prefix, caption_lengths = padded([[language.start, *ids] for ids in captions], language.end)
         following, _ = padded([[*ids, language.end] for ids in captions], IGNORED)
-        return Batch(frames[0][clips], frames[1][clips], *language.read(guidance), prefix, following, clips)
+        tokens = int(caption_lengths.sum())
+        return Batch(frames[0][clips], frames[1][clips], *language.read(guidance), prefix, following, clips, tokens)
 
 
 class Training(SystemModule):
@@ -303,8 +305,7 @@ class Training(SystemModule):
         """Return the loss of the batch."""
         memory = self.model.remember(batch.frames, batch.frame_lengths, batch.guidance, batch.guidance_lengths)
         loss = self.loss(batch, memory, self.model.config.label_smoothing)
-        size = int((batch.following != IGNORED).sum())
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=batch.tokens, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -314,8 +315,7 @@ class Training(SystemModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log the loss. If CIDEr-D chooses the best epoch, caption each clip by greedy decoding too."""
         memory = self.model.remember(batch.frames, batch.frame_lengths, batch.guidance, batch.guidance_lengths)
-        size = int((batch.following != IGNORED).sum())
-        self.log("validation_loss", self.loss(batch, memory), prog_bar=True, batch_size=size)
+        self.log("validation_loss", self.loss(batch, memory), prog_bar=True, batch_size=batch.tokens)
         if self.model.config.monitor == "CIDEr-D":
             row_of_clip: dict[int, int] = {}  # only clips that do not have a caption yet
             for row, clip in enumerate(batch.clips.tolist()):

@@ -36,14 +36,14 @@ from systems.offtheshelf.context import Context
 from systems.offtheshelf.own import Captioner, begin_words
 from systems.offtheshelf.pretrained import PretrainedCaptioner
 from systems.parts import encoders, generation, texts, vocabulary
-from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
+from systems.parts.checkpoints import load_initial_weights, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.extra import Chosen, WithExtra, choose_extra
-from systems.parts.self_critical import Rewards, SelfCritical
+from systems.parts.self_critical import CaptionerModule, Rewards, SelfCritical
 from systems.parts.sequences import stack_sequences
 from systems.parts.vocabulary import PADDING
-from systems.training import Run, metadata_name, read_checkpoint
+from systems.training import Run, metadata_name, read_checkpoint, require_entries
 
 PAPER = "Weck et al. 2021"
 PARAMETERS = "10,385,408 + 513 per word (YAMNet, MHA, BERT) + encoders"
@@ -80,6 +80,7 @@ class Batch(NamedTuple):
     ids: Tensor  # (N, L) word indices of the captions, from start to end, padded
     vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
     names: list[str]  # file names of the clips
+    words: int  # number of words in the captions, with their ends
 
 
 def make_items(split: Split, model: AudioCaptioner, cache: Path) -> list[Item]:
@@ -118,21 +119,12 @@ def make_batch(items: Sequence[Item], padding: int = PADDING) -> Batch:
         for row, (item, word_vectors) in enumerate(zip(items, in_context, strict=True)):
             caption_vectors = torch.from_numpy(word_vectors[: len(item.ids) - 2].copy())
             vectors[row, 1 : 1 + len(caption_vectors)] = caption_vectors
-    return Batch(sounds, lengths, ids, vectors, [item.name for item in items])
+    number_of_words = sum(len(item.ids) - 1 for item in items)
+    return Batch(sounds, lengths, ids, vectors, [item.name for item in items], number_of_words)
 
 
-class Training(SystemModule):
-    """The model's training under lightning: training step, validation step and optimizer.
-
-    Args:
-        model: The model.
-        validation: The validation split.
-        critical: The loss of self-critical training, or None for cross-entropy.
-    """
-
-    def __init__(self, model: AudioCaptioner, validation: Split, critical: SelfCritical | None = None):
-        super().__init__(model)
-        self.split, self.critical = validation, critical
+class Training(CaptionerModule):
+    """The model's training under lightning: training step, validation step and optimizer."""
 
     def loss(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, int]:
         """Return the mean cross-entropy over all words of a batch, and the number of words.
@@ -148,31 +140,21 @@ class Training(SystemModule):
         loss = F.cross_entropy(
             logits.flatten(0, 1), next_words.flatten(), ignore_index=model.padding, label_smoothing=smoothing
         )
-        return loss, int((next_words != model.padding).sum())
+        return loss, batch.words
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss."""
+        model, lengths = self.model, batch.lengths
         if self.critical:
-            loss, size = self.self_critical_loss(batch, self.critical), len(batch.names)
+            memory = model.adapt(batch.sounds, lengths)
+            loss = self.self_critical_loss(
+                self.critical, lambda ids: model.logits(ids, None, memory, lengths), memory, lengths, batch.names
+            )
+            size = len(batch.names)
         else:
-            loss, size = self.loss(batch, self.model.config.label_smoothing)
+            loss, size = self.loss(batch, model.config.label_smoothing)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
-
-    def self_critical_loss(self, batch: Batch, critical: SelfCritical) -> Tensor:
-        """Return the loss of self-critical training for the clips of a batch, and log the reward."""
-        model, lengths = self.model, batch.lengths
-        model.decoder.eval()
-        memory = model.adapt(batch.sounds, lengths)
-        result = critical.step(
-            lambda: model.steps(memory, lengths),
-            lambda ids: model.logits(ids, None, memory, lengths),
-            batch.names,
-            self.current_epoch,
-            memory.device,
-        )
-        self.log("reward", result.reward, on_epoch=True, batch_size=len(batch.names), sync_dist=True)
-        return result.loss
 
     def on_validation_epoch_start(self) -> None:
         """Drop the captions of the previous validation."""
@@ -305,7 +287,7 @@ def load_model(checkpoint: Path) -> AudioCaptioner:
     config = Config(**state["config"])
     model: AudioCaptioner
     if config.decoder == OWN:
-        state = read_checkpoint(checkpoint, vocabulary=str)
+        require_entries(state, checkpoint, vocabulary=str)
         vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
         model = Captioner(config, vocab, state["state_dict"].get(VECTORS))
     else:

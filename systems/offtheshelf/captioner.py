@@ -1,7 +1,6 @@
 """The part of a captioner that does not depend on its decoder: audio encoder, adapter, and generation of captions."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from systems.parts import adapters, encoders, generation
 from systems.parts.sequences import length_mask, stack_sequences
 
 
-class AudioCaptioner(generation.WordByWord, nn.Module, ABC):
+class AudioCaptioner(generation.WordByWord, nn.Module):
     """A model that captions audio. Its subclasses have the decoder.
 
     Args:
@@ -65,10 +64,6 @@ class AudioCaptioner(generation.WordByWord, nn.Module, ABC):
             memory: (N, T, size) embeddings of the clips, from `adapt`.
             lengths: (N,) number of embeddings of each clip.
         """
-
-    @abstractmethod
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of a caption's word indices."""
 
     def train(self, mode: bool = True) -> "AudioCaptioner":
         """Set training or evaluation mode; the audio encoder stays in evaluation mode."""

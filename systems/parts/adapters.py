@@ -64,7 +64,7 @@ class MHA(nn.Module):
     def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
         """Map (N, T, inputs) to (N, T, size); padding is masked in attention."""
         x = self.reduce(sequences)
-        x = x + positions(0, x.shape[1], self.size).to(x)
+        x = x + positions(0, x.shape[1], self.size, x.device).to(x)
         return self.layer(x, src_key_padding_mask=~mask)
 
 

@@ -269,22 +269,23 @@ class UncachedSteps:
         return self.decoder(self.embed(ids), self.memory[clips], self.lengths[clips])[:, -1]
 
 
-def positions(first: int, number: int, size: int) -> Tensor:
+def positions(first: int, number: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """Compute the positional encoding (Vaswani et al. 2017, section 3.5).
 
     Args:
         first: The first position.
         number: Number of positions.
         size: Number of values for each position. If it is odd, the last cosine is left out.
+        device: The device of the result.
 
     Returns:
         (number, size) encoding.
     """
-    rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
-    angles = torch.arange(first, first + number)[:, None] * rates
+    rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10_000) / size))
+    angles = torch.arange(first, first + number, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :size]
 
 
 def _with_positions(x: Tensor, first: int) -> Tensor:
     """Add the positional encoding, from position `first` on, to (rows, L, size) vectors."""
-    return x + positions(first, x.shape[1], x.shape[2]).to(x)
+    return x + positions(first, x.shape[1], x.shape[2], x.device).to(x)

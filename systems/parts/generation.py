@@ -17,6 +17,7 @@ Conventions
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, Self
@@ -155,7 +156,7 @@ class Decoding(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
         return cls(**config.model_dump(include=set(cls.model_fields)) | settings)
 
 
-class WordByWord:
+class WordByWord(ABC):
     """The methods of a captioner (`systems.contract.Captioner`) that generates captions word by word.
 
     A system's model inherits these methods. It defines `encode` and `decode`, and sets the attributes.
@@ -168,13 +169,13 @@ class WordByWord:
     decoding: Decoding
     rules: Rules
 
+    @abstractmethod
     def encode(self, audio: Tensor, lengths: Tensor) -> Step:
         """Encode (N, samples) audio with (N,) lengths, and return the function that predicts the next word."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, ids: list[int]) -> str:
         """Return the text of a caption's word indices."""
-        raise NotImplementedError
 
     def change_decoding(self, decoding: Decoding) -> None:
         """Generate captions with other decoding settings from now on."""

@@ -20,6 +20,16 @@ from torch import Tensor
 NONE = -1  # padding in rows of clip indices
 
 
+def dot_products(one: Tensor, other: Tensor) -> Tensor:
+    """Return the (N, M) dot products of (N, size) and (M, size) embeddings, in float32 also with mixed precision.
+
+    In bfloat16, cosines have steps of up to 0.004. This is too coarse for a margin, and for a division by a
+    temperature of 0.07.
+    """
+    with torch.autocast(one.device.type, enabled=False):
+        return one.float() @ other.float().T
+
+
 def gathered(values: Tensor) -> Tensor:
     """Join the values of all processes, (N, …) each, as (processes x N, …); gradients flow back to each process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -64,9 +74,9 @@ def contrastive(audio: Tensor, text: Tensor, matches: Tensor, pairs: str = "all"
         matches: (2N, 2N) bool, from `matching`.
         pairs: `all`, which includes pairs of two clips and of two texts, or `text-audio`.
     """
-    scores, matches, others = _pairs(audio, text, matches, pairs)
-    of_matching_pairs = F.relu(1 - scores[matches & others])  # not below 0: rounding can take a cosine above 1
-    of_other_pairs = F.relu(scores[~matches & others])
+    cosines, matches, others = _pairs(audio, text, matches, pairs)
+    of_matching_pairs = F.relu(1 - cosines[matches & others])  # not below 0: rounding can take a cosine above 1
+    of_other_pairs = F.relu(cosines[~matches & others])
     return _mean_above_zero(of_matching_pairs) + _mean_above_zero(of_other_pairs)
 
 
@@ -92,11 +102,11 @@ def nt_xent(
             default is that of this package.
         pairs: `all`, which includes pairs of two clips and of two texts, or `text-audio`.
     """
-    scores, matches, others = _pairs(audio, text, matches, pairs)
-    scores = scores / temperature
+    cosines, matches, others = _pairs(audio, text, matches, pairs)
+    logits = cosines / temperature
     # A very low number instead of -inf: with -inf, the gradient of an anchor without negatives would be NaN.
-    negatives = scores.masked_fill(matches | ~others, torch.finfo(scores.dtype).min / 2).logsumexp(1, keepdim=True)
-    return F.softplus(negatives - scores)[matches & others].mean()
+    negatives = logits.masked_fill(matches | ~others, torch.finfo(logits.dtype).min / 2).logsumexp(1, keepdim=True)
+    return F.softplus(negatives - logits)[matches & others].mean()
 
 
 def distilled(audio: Tensor, text: Tensor, targets: Tensor, temperature: float = 0.07) -> Tensor:
@@ -114,21 +124,21 @@ def distilled(audio: Tensor, text: Tensor, targets: Tensor, temperature: float =
         targets: (N, N) similarities of each clip and each text according to the teachers.
         temperature: The temperature of both softmax functions.
     """
-    scores = audio.float() @ text.float().T / temperature
+    logits = dot_products(audio, text) / temperature
     wanted = targets.float() / temperature
-    over_texts = F.cross_entropy(scores, wanted.softmax(dim=1))
-    over_clips = F.cross_entropy(scores.T, wanted.T.softmax(dim=1))
+    over_texts = F.cross_entropy(logits, wanted.softmax(dim=1))
+    over_clips = F.cross_entropy(logits.T, wanted.T.softmax(dim=1))
     return (over_texts + over_clips) / 2
 
 
 def _pairs(audio: Tensor, text: Tensor, matches: Tensor, pairs: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return the cosines, float32, the matches, and the pairs to use without the diagonal, bool; each is (2N, 2N)."""
-    both = torch.cat([audio, text]).float()
+    both = torch.cat([audio, text])
     others = ~torch.eye(len(both), dtype=torch.bool, device=both.device)
     if pairs == "text-audio":
         is_text = torch.arange(len(both), device=both.device) >= len(audio)
         others = is_text[:, None] != is_text
-    return both @ both.T, matches, others
+    return dot_products(both, both), matches, others
 
 
 def triplet(scores: Tensor, answers: Tensor, pairs: Tensor, margin: float = 1.0) -> Tensor:

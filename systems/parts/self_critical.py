@@ -28,10 +28,11 @@ import numpy as np
 import torch
 import xxhash
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluation.data.dataset import Split
 from evaluation.metrics.overlap import CiderDReferences, rouge_l
+from systems.parts.checkpoints import SystemModule
 from systems.parts.generation import Generated, Rules, Step, greedy, sample
 from systems.parts.vocabulary import words_with_hyphens
 
@@ -183,6 +184,44 @@ class SelfCritical:
                 words.append(END)
             captions.append(" ".join(words))
         return self.rewards.of(captions, names)
+
+
+class CaptionerModule(SystemModule):
+    """The base class of a captioner's training, which may be self-critical.
+
+    Args:
+        model: The model. Its method `steps(memory, lengths)` returns its `Step`.
+        validation: The validation split.
+        critical: The loss of self-critical training, or None for cross-entropy.
+    """
+
+    def __init__(self, model: nn.Module, validation: Split, critical: SelfCritical | None = None):
+        super().__init__(model)
+        self.split, self.critical = validation, critical
+
+    def self_critical_loss(
+        self,
+        critical: SelfCritical,
+        logits: Callable[[Tensor], Tensor],
+        memory: Tensor,
+        lengths: Tensor,
+        names: Sequence[str],
+    ) -> Tensor:
+        """Return the loss of self-critical training for the clips of a batch, and log the reward.
+
+        Args:
+            critical: The loss.
+            logits: As for `SelfCritical.step`.
+            memory: (N, T, size) encoded clips.
+            lengths: (N,) number of vectors of each clip.
+            names: The file name of each clip.
+        """
+        self.model.decoder.eval()
+        result = critical.step(
+            lambda: self.model.steps(memory, lengths), logits, names, self.current_epoch, memory.device
+        )
+        self.log("reward", result.reward, on_epoch=True, batch_size=len(names), sync_dist=True)
+        return result.loss
 
 
 def log_probabilities(logits: Callable[[Tensor], Tensor], ids: Tensor, rules: Rules) -> Tensor:

@@ -99,6 +99,16 @@ def choose(log_probabilities: Values, similar: Values, weight: float) -> list[in
     return chosen
 
 
+def mean_of_chosen(measured: Values, chosen: Sequence[int]) -> float:
+    """Return the mean of a metric over the chosen candidates.
+
+    Args:
+        measured: The metric of each candidate.
+        chosen: The index of each clip's candidate.
+    """
+    return float(np.mean([of_clip[index] for of_clip, index in zip(measured, chosen, strict=True)]))
+
+
 def fit_weight(log_probabilities: Values, similar: Values, measured: Values) -> float:
     """Return the weight, among `weights.SHARES`, whose choice has the highest mean of a metric.
 
@@ -109,8 +119,7 @@ def fit_weight(log_probabilities: Values, similar: Values, measured: Values) -> 
     """
 
     def value(shares: Sequence[float]) -> float:
-        chosen = choose(log_probabilities, similar, shares[1])
-        return float(np.mean([of_clip[index] for of_clip, index in zip(measured, chosen, strict=True)]))
+        return mean_of_chosen(measured, choose(log_probabilities, similar, shares[1]))
 
     return weights.search(value, 2)[1]
 

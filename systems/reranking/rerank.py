@@ -92,7 +92,7 @@ def rerank(folder: Path, out: Path, splits: Mapping[str, Split], how: Reranking)
     with appearing(out) as part:
         for name, candidates in all_candidates.items():
             if how.weight is not None and how.retriever:
-                chosen = _choice(candidates, similar[name], how.weight)
+                chosen = choice.choose(*_comparable_values(candidates, similar[name]), how.weight)
             else:
                 chosen = choice.agreeing(candidates, how.measure, how.cache)
             captions, log_probabilities = candidates.chosen(chosen)
@@ -121,10 +121,9 @@ def _in_order_of(split: Split, candidates: Candidates, file: Path) -> Candidates
     return Candidates(tuple(split.file_names), captions, log_probabilities)
 
 
-def _choice(candidates: Candidates, similar: choice.Values, weight: float) -> list[int]:
-    """Return the index of the chosen candidate of each clip."""
-    of_words = choice.comparable(choice.word_log_probabilities(candidates))
-    return choice.choose(of_words, choice.comparable(similar), weight)
+def _comparable_values(candidates: Candidates, similar: choice.Values) -> tuple[choice.Values, choice.Values]:
+    """Return the comparable log-probabilities per word and the comparable similarities of candidates."""
+    return choice.comparable(choice.word_log_probabilities(candidates)), choice.comparable(similar)
 
 
 def _fitted(candidates: Candidates, similar: choice.Values, validation: Split, how: Reranking) -> tuple[Reranking, str]:
@@ -133,13 +132,12 @@ def _fitted(candidates: Candidates, similar: choice.Values, validation: Split, h
     Returns:
         The settings with the fitted weight, and a table of the metric for this weight and for each value alone.
     """
-    of_words = choice.comparable(choice.word_log_probabilities(candidates))
+    of_words, of_sounds = _comparable_values(candidates, similar)
     measured = choice.metric_values(candidates, validation, how.measure, how.cache)
-    weight = choice.fit_weight(of_words, choice.comparable(similar), measured)
+    weight = choice.fit_weight(of_words, of_sounds, measured)
     rows = []
     for label, tried in (("log-probability", 0.0), ("retriever", 1.0), ("fitted", weight)):
-        chosen = _choice(candidates, similar, tried)
-        value = np.mean([of_clip[index] for of_clip, index in zip(measured, chosen, strict=True)])
+        value = choice.mean_of_chosen(measured, choice.choose(of_words, of_sounds, tried))
         rows.append([label, f"{tried:.1f}", f"{value:.3f}"])
     rows.append(["best candidate of each clip", "", f"{np.mean([of_clip.max() for of_clip in measured]):.3f}"])
     headers = ["choice", "weight of the retriever", f"validation {how.measure}"]

@@ -27,7 +27,14 @@ from systems.parts import generation, vocabulary
 from systems.parts.generation import Decoding
 from systems.parts.vocabulary import END, PADDING, START
 from tests.brief import make_brief_soundscapes
-from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, weights
+from tests.systems.runs import (
+    assert_captions_do_not_depend_on_the_batch,
+    assert_runs_agree,
+    cut_off,
+    same,
+    train_in_two_processes,
+    weights,
+)
 from tests.systems.tiny import HEAR
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +54,7 @@ def arguments(folder, run, *settings, system="baseline.captioner", small=SMALL):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return make_brief_soundscapes(tmp_path_factory.mktemp("data") / "tiny", development=11, validation=4, evaluation=5)
+    return make_brief_soundscapes(tmp_path_factory.mktemp("data") / "tiny", development=12, validation=4, evaluation=5)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +203,13 @@ def test_self_critical_training_resumes_exactly(tiny, undisturbed, tmp_path):
     assert command(parser(), killed) == 0
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert not same(weights(tmp_path / "whole"), weights(undisturbed, "best"))
+
+
+def test_self_critical_training_in_two_processes(tiny, undisturbed, tmp_path):
+    stage = ("loss=self_critical", "monitor=CIDEr-D", "samples=2", "epochs=1", "dropout=0", f"init_from={undisturbed}")
+    assert command(parser(), arguments(tiny, tmp_path / "one", *stage)) == 0
+    assert train_in_two_processes(arguments(tiny, tmp_path / "two", *stage, "batch=2")) == [0, 0]
+    assert_runs_agree(tmp_path / "one", tmp_path / "two")
 
 
 def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed, tmp_path, capsys, monkeypatch):

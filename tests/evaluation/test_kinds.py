@@ -113,6 +113,14 @@ def test_findings_about_form_and_content_come_together(folder, capsys):
             assert line.startswith(f"{file}:{message}")
 
 
+def test_a_folder_of_the_other_kind_is_refused(folder, capsys):
+    (folder / "questions_evaluation.jsonl").rename(folder / "questions.jsonl")
+    words = ["--truth", str(folder), "--prediction", str(folder / "choice.csv")]
+    assert command(parser(), ["score", "choice", *words]) == 2
+    message = "must have questions about clips; found queries about recordings: give another folder, or use `score mom"
+    assert message in capsys.readouterr().err
+
+
 def test_kinds_of_predictions(folder):
     texts = {
         "lists.csv": "caption,file_name_1,file_name_2\nRain,a.wav,b.wav\n",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from evaluation.data.freesound import EXCLUDED_LISTS
 from evaluation.findings import BadRequest
 from submission import excluded, tasks
 
@@ -25,6 +26,11 @@ def test_excluded_sounds_are_found(team_file, tmp_path):
         excluded.training_sounds(tasks.read("dcase2022-6b"), lists, tmp_path / "excluded.csv")
     with pytest.raises(BadRequest, match=r"nowhere\.csv: no such file"):
         excluded.training_sounds(task, [tmp_path / "nowhere.csv"], tmp_path / "excluded.csv")
+
+
+def test_the_addresses_of_lists_are_those_of_the_tasks():
+    listed = [task.excluded_ids.url.value for task in map(tasks.read, tasks.names()) if task.excluded_ids]
+    assert sorted(EXCLUDED_LISTS.values()) == sorted(listed)
 
 
 def test_the_list_of_2025_and_clotho(shared):

@@ -4,8 +4,10 @@ import contextlib
 import csv
 import os
 import signal
+import socket
 import sys
 
+import pytest
 import torch
 
 from evaluation.cli import command
@@ -30,6 +32,20 @@ def same(one, other):
 def rows(run):
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def assert_runs_agree(one, other):
+    """Check that two runs have the same weights and rows of epochs, up to rounding.
+
+    A bias of keys does not affect attention. Its gradient is rounding, which Adam scales up, so it is not compared.
+    """
+    of_one, of_other = weights(one), weights(other)
+    for name, value in of_one.items():
+        if not name.endswith(("key_value.bias", "in_proj_bias")):
+            torch.testing.assert_close(of_other[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for row, of_other in zip(rows(one), rows(other), strict=True):
+        values = [{name: float(value) for name, value in epoch.items()} for epoch in (row, of_other)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def assert_captions_do_not_depend_on_the_batch(model, audio, lengths):
@@ -86,25 +102,47 @@ def lose_interrupt(original, *args, **kwargs):
     return original(*args, **kwargs)
 
 
-def run_in_fork(work):
-    """Run a command in another process, and return its exit status.
+def start_fork(work, **environment):
+    """Start a command in another process, and return the id of the process.
 
     The process is a fork of this one: all libraries are imported already.
 
     Args:
         work: The words of a command of `systems`, or a function.
+        environment: Environment variables of the process.
     """
     child = os.fork()
     if not child:
         status = 99
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
+            os.environ.update(environment)
             status = work() or 0 if callable(work) else command(parser(), work)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    return child
+
+
+def exit_status(child):
+    """Wait for a process of `start_fork`, and return its exit status."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_in_fork(work):
+    """Run a command in another process as `start_fork` does, and return its exit status."""
+    return exit_status(start_fork(work))
+
+
+def train_in_two_processes(words):
+    """Run a training command in two processes that train together, as torchrun does, and return their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = [*words, "--devices", "2", "--strategy", "ddp"]
+    children = [start_fork(words, LOCAL_RANK=str(rank), **meeting) for rank in range(2)]
+    return [exit_status(child) for child in children]
 
 
 def cut_off(work, owner, name, count=1, how=kill):

@@ -354,22 +354,6 @@ def test_the_text_head_is_clip_s():
         torch.testing.assert_close(ours.embed_text(ids, lengths), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_norm_is_batch_norm_and_takes_a_single_value():
-    torch.manual_seed(0)
-    ours, theirs = heads.Norm(4), torch.nn.BatchNorm2d(4)
-    ours.weight.data.uniform_(0.5, 1)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(3, 4, 5, 2)
-    torch.testing.assert_close(ours(x), theirs(x))
-    torch.testing.assert_close(ours.running_var, theirs.running_var)
-    lone = torch.full((1, 4, 1, 1), 7.0, requires_grad=True)
-    answer = ours(lone)
-    torch.testing.assert_close(answer, ours.bias[None, :, None, None].expand_as(answer))
-    answer.sum().backward()
-    assert lone.grad.isfinite().all()
-    assert int(ours.num_batches_tracked) == 2
-
-
 def test_what_is_computed_again_counts_once():
     torch.manual_seed(0)
     heard = []

@@ -54,6 +54,7 @@ def test_every_name_needs_something():
     ("file", "needed"),
     [
         ("systems/atae/atae.yaml", ["Cnn14_mAP%3D0.431.pth", "distilroberta-base"]),
+        ("systems/atae/ablation-4.yaml", ["Cnn14_mAP%3D0.431.pth", "distilroberta-base", "fsd50k"]),
         ("systems/caption_retrieval/nearest.yaml", ["vggish-10086976.pth"]),
         ("systems/guided_gpt2/whole.yaml", ["vggish-10086976.pth", "roberta-large", "gpt2"]),
         ("systems/clip_aac/system-1.yaml", []),
@@ -92,6 +93,32 @@ def test_a_config_that_names_its_own_files(tmp_path):
     assert "no such folder" in text.advice
     with pytest.raises(BadRequest, match="name its system with --system"):
         required([str(file)])
+
+
+def test_training_data_are_listed_with_their_addresses(tmp_path, capsys):
+    (tmp_path / "work" / "data" / "audiocaps").mkdir(parents=True)
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "external: {audiocaps: data/audiocaps, rain: data/rain, wavcaps: data/WavCaps}\nexcluded: list.csv\n"
+    )
+    assert command(parser(), ["download", "--dry-run", "--system", "systems.atae", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    states = {line.partition("  ")[0]: line.rpartition("  ")[2] for line in lines[4:8]}
+    assert states == {
+        "AudioCaps (external.audiocaps)": "already here",
+        "training data (external.rain)": "missing; by hand",
+        "WavCaps (external.wavcaps)": "missing; by hand",
+        "Freesound ids to exclude (excluded)": "missing; by hand",
+    }
+    rain, wavcaps, excluded = lines[8:]
+    assert rain.endswith("data/rain: no such folder; put training data there, or change external.rain")
+    assert "put WavCaps there as published (https://huggingface.co/datasets/cvssp/WavCaps), or change" in wavcaps
+    assert excluded.endswith("put the list of Freesound ids to exclude there, or set excluded=null")
+
+
+def test_a_published_list_of_excluded_sounds_has_an_address():
+    *_, excluded = required(["systems/atae/dcase2025-baseline-wavcaps.yaml"])
+    assert "/dcase2025_task6_excluded_freesound_ids.csv)" in excluded.advice
 
 
 def test_a_hear_module_of_another_package():

@@ -33,7 +33,16 @@ from systems.parts.encoders import coala, openl3, vggish, windows, yamnet
 from systems.parts.vocabulary import PADDING, START
 from systems.reranking.candidates import read_candidates
 from systems.sweeps import grid
-from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, rows, same, train_arguments, weights
+from tests.systems.runs import (
+    assert_captions_do_not_depend_on_the_batch,
+    assert_runs_agree,
+    cut_off,
+    rows,
+    same,
+    train_arguments,
+    train_in_two_processes,
+    weights,
+)
 from tests.systems.tiny import make_hear_data, text_model, trusting_hear
 
 ROOT = Path(__file__).parents[2]
@@ -471,6 +480,14 @@ def test_self_critical_training_resumes_exactly(place, runs, tmp_path):
     assert not same(weights(tmp_path / "whole"), weights(runs["cbow"], "best"))
     system = yaml.safe_load((tmp_path / "whole" / "system.yaml").read_text())
     assert system["description"]["loss_function"] == "self-critical (CIDEr-D)"
+
+
+def test_self_critical_training_in_two_processes(place, runs, tmp_path):
+    stage = ("words=train", "train_words=true", "loss=self_critical", "monitor=CIDEr-D", "samples=3", "epochs=2")
+    stage += ("dropout=0", f"init_from={runs['cbow']}")
+    assert command(parser(), arguments(place, tmp_path / "one", *stage, "batch=4")) == 0
+    assert train_in_two_processes(arguments(place, tmp_path / "two", *stage, "batch=2")) == [0, 0]
+    assert_runs_agree(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_run_can_be_decoded_in_another_way(place, runs, tmp_path, capsys):

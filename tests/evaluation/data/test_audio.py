@@ -50,6 +50,21 @@ def test_every_format_decodes(tmp_path, suffix, subtype, error):
     assert sound.peak == np.abs(decoded).max()
 
 
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("flac", "PCM_24"), ("ogg", None), ("mp3", None)])
+@pytest.mark.parametrize("rate", [RATE, 48000, 8000])
+def test_an_excerpt_is_a_part_of_the_file(tmp_path, suffix, subtype, rate):
+    path, seconds = tmp_path / f"a.{suffix}", 2
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (seconds * rate + 17, 2)), rate, subtype)
+    assert audio.can_load_excerpts(path, RATE)
+    whole, length = audio.load_audio(path, RATE), RATE // 2
+    for start in (0, 1, 440, 29_321, len(whole) - length - 1, len(whole) - length):
+        excerpt = audio.load_excerpt(path, RATE, start, length)
+        rounding = 0 if rate == RATE else 1e-6
+        np.testing.assert_allclose(excerpt, whole[start : start + length], rtol=0, atol=rounding)
+    with pytest.raises(UnusableSound, match="has fewer samples than before"):
+        audio.load_excerpt(path, RATE, len(whole) - length + 1, length)
+
+
 def test_channels_are_averaged(tmp_path):
     channels = np.random.default_rng(0).uniform(-1, 1, (1000, 3)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", channels, 8000, subtype="FLOAT")

@@ -157,6 +157,14 @@ def work(rank, port, results):
     torch.distributed.destroy_process_group()
 
 
+def test_dot_products_are_float32_with_mixed_precision():
+    one, other = torch.randn(2, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (one @ other.T).dtype == torch.bfloat16
+        found = losses.dot_products(one, other)
+    assert torch.equal(found, one @ other.T)
+
+
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
