@@ -74,7 +74,7 @@ def _make_questions(options: argparse.Namespace) -> None:
     make_questions(options.folder, seed=options.seed)
     questions, _ = KINDS["choice"].read_truth(options.folder, EVALUATION)
     types = Counter(question.type for question in questions.questions)
-    chance = sum(1 / len(question.options) for question in questions.questions) / len(questions.questions)
+    chance = sum(questions.chances) / len(questions.chances)
     counts = ", ".join(f"{count} about {name}" for name, count in sorted(types.items()))
     print(
         f"{options.folder}: {len(questions.questions)} evaluation questions ({counts}); accuracy by chance {chance:.3f}"
@@ -552,11 +552,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _add_score(command: argparse.ArgumentParser) -> None:
     """Add the verbs of `score`."""
     verbs = command.add_subparsers(required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    split = shared.add_argument("--split", default=EVALUATION, help=f"split to score (default: {EVALUATION})")
-    complete(split, lambda: SPLITS)
-    shared.add_argument("--json", type=Path, metavar="FILE", help="output file for the scores at full precision")
+    shared = _shared_options("DIR", "data folder in Clotho's layout", "split to score")
 
     text = "score a retrieval system"
     verb = verbs.add_parser("retrieval", parents=[shared], help=text, description=score_retrieval.__doc__)
@@ -642,45 +638,64 @@ def _add_score(command: argparse.ArgumentParser) -> None:
         "questions with options and answers: JSON lines of DCASE 2026 task 5, a folder of JSON files of 2025 task 5, "
         "or a folder from `data make`"
     )
-    verb = _add_score_of_kind(verbs, "choice", text)
-    text = "answers: a CSV with the columns question and answer, or JSON or JSON lines with these keys"
-    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
-    text = (
-        "metrics, such as accuracy, macro_types or type@NAME, or a set of metrics, such as dcase2026 (default: all "
-        "that the questions allow)"
+    _add_score_of_kind(
+        verbs,
+        "choice",
+        "clip",
+        truth=text,
+        prediction="answers: a CSV with the columns question and answer, or JSON or JSON lines with these keys",
+        metrics="accuracy, macro_types or type@NAME, or a set of metrics, such as dcase2026 (default: all that the "
+        "questions allow)",
     )
-    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
-
     text = "queries with windows: JSON lines of CASTELLA, Clotho-Moment or QVHighlights, or a folder from `data make`"
-    verb = _add_score_of_kind(verbs, "moments", text)
-    text = "windows: JSON lines with qid and pred_relevant_windows, each [start, end, score] or [start, end] best first"
-    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
-    text = (
-        "metrics, such as R1@0.5, mAP@0.75 or mAP, or a set of metrics, such as dcase2026 (default: R1@0.5, R1@0.7, "
-        "mAP, mAP@0.5 and mAP@0.75)"
+    windows = "JSON lines with qid and pred_relevant_windows, each [start, end, score] or [start, end] best first"
+    _add_score_of_kind(
+        verbs,
+        "moments",
+        "recording",
+        truth=text,
+        prediction=f"windows: {windows}",
+        metrics="R1@0.5, mAP@0.75 or mAP, or a set of metrics, such as dcase2026 (default: R1@0.5, R1@0.7, mAP, "
+        "mAP@0.5 and mAP@0.75)",
     )
-    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
 
 
-def _add_score_of_kind(verbs: Any, kind: str, truth: str) -> argparse.ArgumentParser:
-    """Add a verb of `score` for one of `KINDS`, with the options that these kinds share.
+def _shared_options(metavar: str, truth: str, split: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that all verbs of `score` share.
+
+    Args:
+        metavar: The placeholder for the value of `--truth`.
+        truth: The help of `--truth`.
+        split: The help of `--split`.
+    """
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--truth", type=Path, required=True, metavar=metavar, help=truth)
+    text = f"{split} (default: {EVALUATION})"
+    complete(shared.add_argument("--split", default=EVALUATION, help=text), lambda: SPLITS)
+    shared.add_argument("--json", type=Path, metavar="FILE", help="output file for the scores at full precision")
+    return shared
+
+
+def _add_score_of_kind(verbs: Any, kind: str, group: str, *, truth: str, prediction: str, metrics: str) -> None:
+    """Add a verb of `score` for one of `KINDS` that is read and scored by `score_answers`.
 
     Args:
         verbs: The verbs of `score`.
         kind: The name of the kind, which is also the verb.
+        group: The noun for what several questions or queries are about.
         truth: The help of `--truth`.
+        prediction: The help of `--prediction`.
+        metrics: Examples of metrics, and the default, for the help of `--metrics`.
     """
     text = f"score {KINDS[kind].system}"
-    description = f"Score a prediction of {KINDS[kind].system}, with 95 % intervals, also by recording."
-    verb: argparse.ArgumentParser = verbs.add_parser(kind, help=text, description=description)
-    verb.add_argument("--truth", type=Path, required=True, metavar="PATH", help=truth)
-    text = f"split to score, if --truth is a folder from `data make` (default: {EVALUATION})"
-    complete(verb.add_argument("--split", default=EVALUATION, help=text), lambda: SPLITS)
+    description = f"Score a prediction of {KINDS[kind].system}, with 95 % intervals, also by {group}."
+    shared = _shared_options("PATH", truth, "split to score, if --truth is a folder from `data make`")
+    verb = verbs.add_parser(kind, parents=[shared], help=text, description=description)
+    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=prediction)
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=f"metrics, such as {metrics}")
     text = "method of the intervals (default: jackknife)"
     verb.add_argument("--interval", default="jackknife", choices=METHODS, help=text)
-    verb.add_argument("--json", type=Path, metavar="FILE", help="output file for the scores at full precision")
     verb.set_defaults(run=score_answers, kind=kind)
-    return verb
 
 
 def _caption_metrics() -> list[str]:

@@ -14,7 +14,6 @@ Other columns and keys are not read. This module checks the form of a file. `eva
 answers fit the questions.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +78,19 @@ def read_answers(path: Path | str) -> Answers:
         BadRequest: There is no such file, or it is a file of another kind.
         Faulty: The file is not valid. The exception lists all findings.
     """
-    path = Path(path)
+    answers, findings = survey_answers(Path(path))
+    if findings:
+        raise Faulty(findings)
+    return answers
+
+
+def survey_answers(path: Path) -> tuple[Answers, list[Finding]]:
+    """Return the answers that can be read, and all findings.
+
+    Raises:
+        BadRequest: As `read_answers`.
+        Faulty: The file is not a table with the columns, or not JSON, or contains other objects.
+    """
     if not path.is_file():
         raise no_file(path, f"a CSV with the columns {' and '.join(COLUMNS)}, or JSON lines with these keys")
     suffix = path.suffix.lower()
@@ -90,23 +101,20 @@ def read_answers(path: Path | str) -> Answers:
     return _read_csv(path)
 
 
-def _read_json(path: Path) -> Answers:
+def _read_json(path: Path) -> tuple[Answers, list[Finding]]:
     findings: list[Finding] = []
-    ids, answers, lines = [], [], []
     entries = json_objects.read_objects(path, EXAMPLE)
-    json_objects.require_keys(entries, ("question", "answer"), "answers")
-    for entry in entries:
-        row = json_objects.validated(_Row, entry, findings)
-        if row is not None:
-            ids.append(row.question)
-            answers.append(row.answer)
-            lines.append(entry.line)
-    if findings:
-        raise Faulty(findings)
-    return Answers(tuple(ids), tuple(answers), tuple(lines) if any(lines) else ())
+    json_objects.require_keys(entries, COLUMNS, "answers")
+    rows = json_objects.valid_rows(_Row, entries, findings)
+    answers = Answers(
+        tuple(row.question for row, _ in rows),
+        tuple(row.answer for row, _ in rows),
+        tuple(entry.line for _, entry in rows if entry.line),
+    )
+    return answers, findings
 
 
-def _read_csv(path: Path) -> Answers:
+def _read_csv(path: Path) -> tuple[Answers, list[Finding]]:
     file = str(path)
     findings: list[Finding] = []
     separator = tables.separator(path, file)
@@ -119,21 +127,19 @@ def _read_csv(path: Path) -> Answers:
             columns = first_items([quoted(name) for name in header], COLUMNS_SHOWN) or "no line"
             message = f"the header must have one column {column!r}; found {columns}"
             findings.append(Finding(file, 1, message=message))
-    rows = records[1:]
-    findings += width_findings(rows, len(header), separator, file)
     if findings:
         raise Faulty(findings)
+    rows = [(line, cells) for line, cells in records[1:] if len(cells) == len(header)]
     question, answer = (header.index(column) for column in COLUMNS)
-    return Answers(
+    answers = Answers(
         tuple(cells[question] for _, cells in rows),
         tuple(cells[answer] for _, cells in rows),
         tuple(line for line, _ in rows),
     )
+    return answers, list(width_findings(records[1:], len(header), separator, file))
 
 
 def write_answers(path: Path, answers: Answers) -> None:
     """Write answers as CSV, completely or not at all."""
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(answers.ids, answers.answers, strict=True))
+    with replacing(path) as part:
+        tables.write_table(part, [COLUMNS, *zip(answers.ids, answers.answers, strict=True)])

@@ -1,7 +1,7 @@
 """Strict reading of JSON and JSON lines, with the line or the place of each object.
 
-    for entry in read_objects(Path("questions.jsonl"), '{"id": "q1", …}'):
-        row = validated(QuestionRow, entry, findings)      # None if the object is not valid
+    entries = read_objects(Path("questions.jsonl"), '{"id": "q1", …}')
+    for row, entry in valid_rows(QuestionRow, entries, findings):      # objects that are not valid are left out
 
 A file is JSON lines (an object on each line) or JSON (one object, or a list of objects). Repeated keys are errors,
 because Python's json module would silently keep the last value.
@@ -84,7 +84,8 @@ def parse(text: str, file: str, line: int = 0) -> Any:
     try:
         content = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        message = f"must be JSON; {error.msg} in column {error.colno}: write the file again"
+        fault = error.msg.removesuffix(" at")
+        message = f"must be JSON; {fault} in column {error.colno}: write the file again"
         raise Faulty([Finding(file, line or error.lineno, message=message)]) from None
     except (ValueError, RecursionError):  # an integer of thousands of digits, or thousands of brackets
         message = "must be JSON; a number or list in it is too long to read: write the file again"
@@ -185,9 +186,13 @@ def require_keys(entries: Sequence[Entry], keys: Sequence[str], what: str) -> No
     if not entries or any(key in entry.content for entry in entries for key in keys):
         return
     first = entries[0]
-    found = first_items([quoted(key) for key in first.content], KEYS_SHOWN) or "no keys"
-    message = f"must have {what}, which are objects with the keys {', '.join(keys)}; found {found}"
+    message = f"must have {what}, which are objects with the keys {', '.join(keys)}; found {_keys(first)}"
     raise Faulty([Finding(first.file, first.line, message=f"{message}: give another file")])
+
+
+def _keys(entry: Entry) -> str:
+    """Return the first keys of an object, for a message."""
+    return first_items([quoted(key) for key in entry.content], KEYS_SHOWN) or "no keys"
 
 
 def shown(value: object) -> str:
@@ -256,20 +261,36 @@ Number = Annotated[float, BeforeValidator(finite_number)]
 IsList = BeforeValidator(_list)
 
 
-def validated(schema: type[Row], entry: Entry, findings: list[Finding]) -> Row | None:
-    """Return an object of a file in the form of a schema, or None if it does not have this form.
+def valid_rows(schema: type[Row], entries: Sequence[Entry], findings: list[Finding]) -> list[tuple[Row, Entry]]:
+    """Return the objects of a file that have the form of a schema, each in this form and as it is in the file.
+
+    A key that all objects lack is one finding, which lists the keys of the first object: one of them may be misspelt.
 
     Args:
         schema: The schema.
-        entry: The object.
+        entries: The objects.
         findings: The list to which a finding for each wrong key is added.
     """
-    try:
-        return schema.model_validate(entry.content)
-    except ValidationError as invalid:
-        for error in invalid.errors(include_url=False):
-            findings.append(entry.finding(_key(error["loc"]), _message(error)))
-        return None
+    rows = []
+    without: dict[str, list[Entry]] = {}  # for each required key, the objects that lack it
+    for entry in entries:
+        try:
+            rows.append((schema.model_validate(entry.content), entry))
+        except ValidationError as invalid:
+            for error in invalid.errors(include_url=False):
+                key = _key(error["loc"])
+                if error["type"] == "missing":
+                    without.setdefault(key, []).append(entry)
+                else:
+                    findings.append(entry.finding(key, _message(error)))
+    for key, lacking in without.items():
+        if len(lacking) == len(entries):
+            where = " to every object" if len(entries) > 1 else ""
+            message = f"is missing; add it{where}, or correct its name; found {_keys(lacking[0])}"
+            findings.append(lacking[0].finding(key, message))
+        else:
+            findings += [entry.finding(key, "is missing; add it") for entry in lacking]
+    return rows
 
 
 def _key(location: Iterable[int | str]) -> str:
@@ -281,8 +302,6 @@ def _key(location: Iterable[int | str]) -> str:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    if error["type"] == "missing":
-        return "is missing; add it"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{error['msg']}; found {shown(error['input'])}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import JSON_FILES
@@ -26,35 +26,21 @@ HEAD = 2**20  # number of bytes that are read to recognise a prediction
 PAGE_OPTIONS = frozenset({"relevance", "match"})  # options of `inspect` that only some kinds have
 
 
-class ScoreFile(Protocol):
-    """A function that reads a prediction and scores it.
+@dataclass(frozen=True)
+class ScoreOptions:
+    """The options of a score. An option that a kind does not have is ignored.
 
-    Args:
-        path: The file of the prediction.
-        truth: The ground truth, as the kind's `read_truth` returns it.
-        metrics: Names of metrics or of sets (default: the kind's own).
-        interval: One of `intervals.METHODS` (default: the kind's own).
-        cache: The cache folder; only captioning uses it (default: `files.cache_folder`).
-        file: The name of the prediction in findings about what it contains (default: its path).
-
-    Returns:
-        The score, with warnings and notes.
-
-    Raises:
-        BadRequest: There is no such file, metric or interval method, or the truth is not known.
-        Faulty: The prediction is not valid. The exception lists all findings.
+    Attributes:
+        metrics: Names of metrics or of sets; None for the kind's own.
+        interval: One of `intervals.METHODS`; None for the kind's own.
+        cache: The cache folder of captioning; None for `files.cache_folder`.
+        file: The name of the prediction in findings about what it contains.
     """
 
-    def __call__(
-        self,
-        path: Path,
-        truth: Any,
-        *,
-        metrics: Sequence[str] | None = None,
-        interval: str | None = None,
-        cache: Path | None = None,
-        file: str = "",
-    ) -> Score: ...
+    metrics: Sequence[str] | None
+    interval: str | None
+    cache: Path | None
+    file: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,7 @@ class Kind:
         metrics: The facts about its metrics (`metrics.catalogue`).
         read_truth: Function that reads the ground truth. Its arguments are a path and a split; the split is used if the
             path is a data folder. It returns the ground truth, and warnings and notes.
-        score_file: Function that reads and scores a prediction.
+        score: Function that reads and scores a prediction, as `score_file` does.
         truth: The noun for what the ground truth must have, for messages.
         has_truth: Function that returns True if a ground truth has this. A blind set does not have it.
         holds: Function that returns True if a file is certainly a prediction of this kind, judged by its beginning.
@@ -78,12 +64,41 @@ class Kind:
     system: str
     metrics: Mapping[str, catalogue.Metric]
     read_truth: Callable[[Path, str], tuple[Any, list[Finding]]]
-    score_file: ScoreFile
+    score: Callable[[Path, Any, ScoreOptions], Score]
     truth: str
     has_truth: Callable[[Any], bool]
     holds: Callable[[Path], bool]
     page: str
     page_options: tuple[str, ...] = ()
+
+    def score_file(
+        self,
+        path: Path,
+        truth: Any,
+        *,
+        metrics: Sequence[str] | None = None,
+        interval: str | None = None,
+        cache: Path | None = None,
+        file: str = "",
+    ) -> Score:
+        """Read a prediction and score it.
+
+        Args:
+            path: The file of the prediction.
+            truth: The ground truth, as `read_truth` returns it.
+            metrics: Names of metrics or of sets (default: the kind's own).
+            interval: One of `intervals.METHODS` (default: the kind's own).
+            cache: The cache folder; only captioning uses it (default: `files.cache_folder`).
+            file: The name of the prediction in findings about what it contains (default: its path).
+
+        Returns:
+            The score, with warnings and notes.
+
+        Raises:
+            BadRequest: There is no such file, metric or interval method, or the truth is not known.
+            Faulty: The prediction is not valid. The exception lists all findings.
+        """
+        return self.score(path, truth, ScoreOptions(metrics, interval, cache, file or str(path)))
 
 
 def _read_split(path: Path, split: str) -> tuple[Any, list[Finding]]:
@@ -92,38 +107,24 @@ def _read_split(path: Path, split: str) -> tuple[Any, list[Finding]]:
     return read_dataset(path, split, sound=False)[split], []
 
 
-def _score_retrieval(
-    path: Path,
-    truth: Any,
-    *,
-    metrics: Sequence[str] | None = None,
-    interval: str | None = None,
-    cache: Path | None = None,
-    file: str = "",
-) -> Score:
+def _score_retrieval(path: Path, truth: Any, options: ScoreOptions) -> Score:
     from evaluation import predictions
     from evaluation.metrics import retrieval
 
-    name = file or str(path)
-    prediction = predictions.read_retrieval_csv(path, name)
-    return retrieval.evaluate(truth, prediction, metrics=metrics, interval=interval or "jackknife", file=name)
+    prediction = predictions.read_retrieval_csv(path, options.file)
+    interval = options.interval or "jackknife"
+    return retrieval.evaluate(truth, prediction, metrics=options.metrics, interval=interval, file=options.file)
 
 
-def _score_captions(
-    path: Path,
-    truth: Any,
-    *,
-    metrics: Sequence[str] | None = None,
-    interval: str | None = None,
-    cache: Path | None = None,
-    file: str = "",
-) -> Score:
+def _score_captions(path: Path, truth: Any, options: ScoreOptions) -> Score:
     from evaluation import predictions
     from evaluation.metrics import captioning  # imports scipy
 
     captions = predictions.read_captions(path)
-    chosen = captioning.BASIC if metrics is None else metrics
-    return captioning.evaluate(captions, truth, metrics=chosen, interval=interval, cache=cache, file=file or str(path))
+    chosen = captioning.BASIC if options.metrics is None else options.metrics
+    return captioning.evaluate(
+        captions, truth, metrics=chosen, interval=options.interval, cache=options.cache, file=options.file
+    )
 
 
 def _read_questions(path: Path, split: str) -> tuple[Any, list[Finding]]:
@@ -132,20 +133,15 @@ def _read_questions(path: Path, split: str) -> tuple[Any, list[Finding]]:
     return read_questions(_source(path, "choice", split))
 
 
-def _score_choice(
-    path: Path,
-    truth: Any,
-    *,
-    metrics: Sequence[str] | None = None,
-    interval: str | None = None,
-    cache: Path | None = None,
-    file: str = "",
-) -> Score:
-    from evaluation.choice_formats import read_answers
+def _score_choice(path: Path, truth: Any, options: ScoreOptions) -> Score:
+    from evaluation.choice_formats import survey_answers
     from evaluation.metrics import choice
 
-    answers = read_answers(path)
-    return choice.evaluate(truth, answers, metrics=metrics, interval=interval or "jackknife", file=file or str(path))
+    answers, form = survey_answers(path)
+    if form:
+        choice.validate(truth, answers, options.file, form)
+    interval = options.interval or "jackknife"
+    return choice.evaluate(truth, answers, metrics=options.metrics, interval=interval, file=options.file)
 
 
 def _read_recordings(path: Path, split: str) -> tuple[Any, list[Finding]]:
@@ -154,21 +150,16 @@ def _read_recordings(path: Path, split: str) -> tuple[Any, list[Finding]]:
     return read_recordings(_source(path, "moments", split))
 
 
-def _score_moments(
-    path: Path,
-    truth: Any,
-    *,
-    metrics: Sequence[str] | None = None,
-    interval: str | None = None,
-    cache: Path | None = None,
-    file: str = "",
-) -> Score:
+def _score_moments(path: Path, truth: Any, options: ScoreOptions) -> Score:
     from evaluation.metrics import moments
-    from evaluation.moment_formats import read_moments
+    from evaluation.moment_formats import survey_moments
 
-    prediction = read_moments(path)
-    chosen = moments.DEFAULT_METRICS if metrics is None else metrics
-    return moments.evaluate(truth, prediction, metrics=chosen, interval=interval or "jackknife", file=file or str(path))
+    prediction, form = survey_moments(path)
+    if form:
+        moments.validate(truth, prediction, options.file, form)
+    chosen = moments.DEFAULT_METRICS if options.metrics is None else options.metrics
+    interval = options.interval or "jackknife"
+    return moments.evaluate(truth, prediction, metrics=chosen, interval=interval, file=options.file)
 
 
 def _source(path: Path, kind: str, split: str) -> Path:

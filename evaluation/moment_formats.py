@@ -101,7 +101,21 @@ def read_moments(path: Path | str) -> Moments:
         BadRequest: There is no such file, or its name does not end in .jsonl, .ndjson or .json.
         Faulty: The file is not valid. The exception lists all findings.
     """
-    path = Path(path)
+    moments, findings = survey_moments(Path(path))
+    if findings:
+        raise Faulty(findings)
+    return moments
+
+
+def survey_moments(path: Path) -> tuple[Moments, list[Finding]]:
+    """Return the queries and windows that can be read, and all findings.
+
+    If there are findings, the scores are left out.
+
+    Raises:
+        BadRequest: As `read_moments`.
+        Faulty: The file is not JSON, or contains other objects.
+    """
     if not path.is_file():
         raise no_file(path, "JSON lines with qid and pred_relevant_windows")
     if path.suffix.lower() not in json_objects.JSON_FILES:
@@ -109,29 +123,31 @@ def read_moments(path: Path | str) -> Moments:
     entries = json_objects.read_objects(path, EXAMPLE)
     json_objects.require_keys(entries, ("qid", "pred_relevant_windows"), "windows of queries")
     findings: list[Finding] = []
-    rows: list[_Row] = []
-    windows: list[np.ndarray] = []
-    for entry in entries:
-        row = json_objects.validated(_Row, entry, findings)
-        if row is not None:
-            rows.append(row)
-            windows.append(_windows(row, entry, findings))
-    if not findings:
-        findings += _form_findings(windows, entries)
-    if findings:
-        raise Faulty(findings)
-    scored = any(array.shape[1] == 3 for array in windows)
-    return Moments(
-        tuple(row.qid for row in rows),
-        tuple(array[:, :2] for array in windows),
-        tuple(array[:, 2] for array in windows) if scored else (),
-        tuple(row.vid for row in rows) if any(row.vid for row in rows) else (),
-        tuple(entry.line for entry in entries) if any(entry.line for entry in entries) else (),
+    rows = json_objects.valid_rows(_Row, entries, findings)
+    windows: list[list[list[float]]] = []
+    expected = 0  # number of elements of the windows of the first query whose windows all have one form
+    for row, entry in rows:
+        of_query = _windows(row, entry, findings)
+        widths = {len(values) for values in of_query}
+        if len(widths) == 1:
+            expected = expected or len(of_query[0])
+        findings += _form_findings(widths, expected, entry)
+        windows.append(of_query)
+    scores: tuple[np.ndarray, ...] = ()
+    if expected == 3 and not findings:
+        scores = tuple(np.array([score for _, _, score in of_query]) for of_query in windows)
+    moments = Moments(
+        tuple(row.qid for row, _ in rows),
+        tuple(np.array([values[:2] for values in of_query]).reshape(-1, 2) for of_query in windows),
+        scores,
+        tuple(row.vid for row, _ in rows) if any(row.vid for row, _ in rows) else (),
+        tuple(entry.line for _, entry in rows if entry.line),
     )
+    return moments, findings
 
 
-def _windows(row: _Row, entry: Entry, findings: list[Finding]) -> np.ndarray:
-    """Return the windows of an object, (n, 2) or (n, 3), and add a finding for each wrong one."""
+def _windows(row: _Row, entry: Entry, findings: list[Finding]) -> list[list[float]]:
+    """Return the windows of an object that can be read, and add a finding for each other one."""
     key = "pred_relevant_windows"
     windows: list[list[float]] = []
     for index, value in enumerate(row.pred_relevant_windows):
@@ -142,13 +158,7 @@ def _windows(row: _Row, entry: Entry, findings: list[Finding]) -> np.ndarray:
     if not row.pred_relevant_windows:
         message = "must have one window or more, because the task's scorer refuses a query without windows"
         findings.append(entry.finding(key, f"{message}; add the best one"))
-    widths = {len(values) for values in windows}
-    if len(widths) > 1:
-        message = "must have windows of one form, [start, end, score] or [start, end]; found both: give all a score"
-        findings.append(entry.finding(key, message))
-    if len(widths) != 1:
-        return np.zeros((0, 2))
-    return np.array(windows)
+    return windows
 
 
 def _window(value: object) -> list[float]:
@@ -158,16 +168,22 @@ def _window(value: object) -> list[float]:
     return [json_objects.finite_number(number) for number in value]
 
 
-def _form_findings(windows: Sequence[np.ndarray], entries: Sequence[Entry]) -> list[Finding]:
-    """Check that all windows of a file have the form of the first ones."""
-    findings = []
-    for array, entry in zip(windows, entries, strict=True):
-        if array.shape[1] != windows[0].shape[1]:
-            forms = {2: "[start, end]", 3: "[start, end, score]"}
-            message = f"must have windows {forms[windows[0].shape[1]]}, as the first query; found "
-            message += f"{forms[array.shape[1]]}: use one form in the whole file"
-            findings.append(entry.finding("pred_relevant_windows", message))
-    return findings
+def _form_findings(widths: set[int], expected: int, entry: Entry) -> list[Finding]:
+    """Check that all windows of an object have the number of elements that the file's windows have.
+
+    Args:
+        widths: The different numbers of elements of the object's windows.
+        expected: The number that the file's windows have.
+        entry: The object.
+    """
+    key, forms = "pred_relevant_windows", {2: "[start, end]", 3: "[start, end, score]"}
+    if len(widths) > 1:
+        message = "must have windows of one form, [start, end, score] or [start, end]; found both: give all a score"
+        return [entry.finding(key, message)]
+    if widths <= {expected}:
+        return []
+    message = f"must have windows {forms[expected]}, as the first query; found {forms[max(widths)]}"
+    return [entry.finding(key, f"{message}: use one form in the whole file")]
 
 
 def write_moments(path: Path, moments: Moments, queries: Mapping[str, str], recordings: Mapping[str, str]) -> None:

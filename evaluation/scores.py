@@ -70,8 +70,8 @@ class Measured:
 
     Attributes:
         estimate: The metric with its interval. A jackknife interval leaves items out one at a time.
-        by_clip: The metric with the interval that leaves all items of a clip out together; None if each item is a clip,
-            and for metrics that have no such interval.
+        by_clip: The metric with the interval that leaves all items of a clip (in moment retrieval, of a recording) out
+            together; None if each item is a clip, and for metrics that have no such interval.
         values: Array of shape (n,) for n items. If the metric is a mean, it has the value of each item, otherwise the
             pseudo-value of each item; None if the metric has no such values.
         chance: The expected value for a random prediction; None if it is not known.
@@ -237,7 +237,7 @@ class Score:
         has_chance = any(measured.chance is not None for measured in self.metrics.values())
         heads = ["metric", "value", "95 % interval"]
         if has_by_clip:
-            heads.append("by clip")
+            heads.append("by recording" if "|truth:moments#" in self.signature else "by clip")
         if has_chance:
             heads.append("chance")
         heads.append(self.items.kind)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from evaluation.choice_formats import Answers, write_answers
 from evaluation.data import audio
 from evaluation.data.dataset import Clip, Split
-from evaluation.data.recordings import MomentQuery
+from evaluation.data.recordings import BACKWARDS, EARLY, EMPTY, LATE, MomentQuery, time_faults
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics.moments import MOST_WINDOWS
 from evaluation.moment_formats import Moments, write_moments
@@ -22,7 +22,7 @@ from systems.contract import CLIPS_PER_BATCH, Answerer, MomentFinder, audio_batc
 if TYPE_CHECKING:
     import torch
 
-SLACK = 1e-3  # seconds that a window may end after its recording, because times are rounded to milliseconds
+ROUNDING = 1e-3  # seconds that a window may end after its recording, because times are rounded to milliseconds
 
 
 def predict(model: "Answerer | MomentFinder", split: AskedSplit, folder: Path, *, device: "torch.device") -> str:
@@ -191,20 +191,16 @@ def windows_fault(windows: np.ndarray, seconds: float) -> str:
         return f"return (n, 3) values for each query, where n is 1 to {MOST_WINDOWS}; found {windows.shape}"
     if not np.isfinite(windows).all():
         return "return finite values; found NaN or infinity"
-    starts, ends, scores = windows.T
-    is_outside = (starts < 0) | (ends > seconds + SLACK)
-    if is_outside.any():
-        return f"return windows in the recording of {seconds:g} s; found {_shown(windows, is_outside)}"
-    if (ends <= starts).any():
-        return f"return windows that end after their start; found {_shown(windows, ends <= starts)}"
-    if (np.diff(scores) > 0).any():
+    rules = {
+        f"return windows in the recording of {seconds:g} s": (EARLY, LATE),
+        "return windows that end after their start": (BACKWARDS, EMPTY),
+    }
+    for must, broken in rules.items():
+        for start, end in windows[:, :2].tolist():
+            if not set(broken).isdisjoint(time_faults(start, end, seconds, ROUNDING)):
+                return f"{must}; found [{start:g}, {end:g}]"
+    if (np.diff(windows[:, 2]) > 0).any():
         return "return the window with the highest score first; found other orders"
     if len(np.unique(windows[:, :2], axis=0)) < len(windows):
         return "return different windows; found equal ones"
     return ""
-
-
-def _shown(windows: np.ndarray, chosen: np.ndarray) -> str:
-    """Return the first of the chosen windows as text."""
-    start, end, _ = windows[np.argmax(chosen)]
-    return f"[{start:g}, {end:g}]"

@@ -5,22 +5,31 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from evaluation.findings import Finding
 from evaluation.names import closest, explain, hint
+from evaluation.text import quoted
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def name_fault(name: str) -> str | None:
-    """Return a message if a text cannot be the name of an audio file, or None."""
+    """Return a message if a data folder cannot have an audio file of this name, or None."""
     if not name.strip():
         return "is blank; write the name of an audio file"
-    if "/" in name or "\\" in name:
-        return f"must be a file name, not a path; found {name!r}"
-    if not name.lower().endswith(SOUND_SUFFIXES):
-        return f"must end in {', '.join(SOUND_SUFFIXES)}; found {name!r}"
+    fault = audio_name_fault(name)
+    if fault:
+        return fault
     if _has_controls(name):
-        return f"must not contain control characters; found {name!r}"
+        return f"must not contain control characters; found {quoted(name)}"
     if len(name.encode()) > 255:
-        return f"must have at most 255 bytes, the limit of file systems; found {name!r}"
+        return f"must have at most 255 bytes, the limit of file systems; found {quoted(name)}"
+    return None
+
+
+def audio_name_fault(name: str) -> str | None:
+    """Return a message if a text is a path or does not end as the name of an audio file, or None."""
+    if "/" in name or "\\" in name:
+        return f"must be a file name, not a path; found {quoted(name)}"
+    if not name.lower().endswith(SOUND_SUFFIXES):
+        return f"must end in {', '.join(SOUND_SUFFIXES)}; found {quoted(name)}"
     return None
 
 

@@ -20,7 +20,6 @@ What Clotho's layout cannot represent
 - **Other columns**, such as tags or times. A note counts them.
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from pathlib import Path
 
 from evaluation import caption_formats
 from evaluation.caption_formats import Row, Table
+from evaluation.data import tables
 from evaluation.data.cells import name_fault, text_fault
 from evaluation.data.dataset import SPLITS
 from evaluation.files import replacing
@@ -110,11 +110,10 @@ def convert_captions(
     if dropped:
         message = f"{plural(dropped, 'caption')} left out: only the first {number} of each clip are written"
         notes.append(Finding(table.file, message=message, severity=NOTE))
-    with replacing(target) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file_name", *(f"caption_{index}" for index in range(1, number + 1))])
-        for name, (_, captions_of_clip) in clips.items():
-            writer.writerow([name, *captions_of_clip[:number]])
+    rows = [["file_name", *(f"caption_{index}" for index in range(1, number + 1))]]
+    rows += [[name, *captions_of_clip[:number]] for name, (_, captions_of_clip) in clips.items()]
+    with replacing(target) as part:
+        tables.write_table(part, rows)
     return Converted(target, len(clips), number, tuple(notes))
 
 

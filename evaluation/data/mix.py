@@ -13,7 +13,6 @@ falls.". To use captions of a language model, replace those in `captions_develop
 Two clips that share a caption are not mixed, because the mixture would be described by the same words twice.
 """
 
-import csv
 import math
 import os
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from evaluation.data import audio
+from evaluation.data import audio, tables
 from evaluation.data.dataset import DEVELOPMENT, Clip, read_dataset
 from evaluation.files import appearing
 from evaluation.findings import BadRequest, Faulty, Finding
@@ -108,12 +107,12 @@ def mix_clips(folder: Path, out: Path, *, pairs: int, seed: int = 0) -> Mixed:
         _write_sounds(new / DEVELOPMENT, mixtures)
         header = ["file_name", *(f"caption_{index}" for index in range(1, number + 1))]
         rows = [[mixture.file_name, *mixture.captions] for mixture in mixtures]
-        _write_table(new / f"captions_{DEVELOPMENT}.csv", [header, *rows])
+        tables.write_table(new / f"captions_{DEVELOPMENT}.csv", [header, *rows])
         rows = [["file_name", "first", "second", "decibels"]]
         for mixture in mixtures:
             names = [mixture.file_name, mixture.first.file_name, mixture.second.file_name]
             rows.append([*names, f"{mixture.decibels:.2f}"])
-        _write_table(new / f"metadata_{DEVELOPMENT}.csv", rows)
+        tables.write_table(new / f"metadata_{DEVELOPMENT}.csv", rows)
     return Mixed(pairs, number)
 
 
@@ -220,8 +219,3 @@ def _write_sounds(folder: Path, mixtures: Sequence[Mixture]) -> None:
         list(tqdm(pool.map(write, mixtures), "mixing", len(mixtures), unit="clip", leave=False, disable=None))
     if findings:
         raise Faulty(sorted(findings.values()))
-
-
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -102,6 +102,11 @@ class Questions:
         return {question.audio: folder / question.audio for question in self.questions}
 
     @property
+    def chances(self) -> tuple[float, ...]:
+        """The probability, for each question, that a random option is right."""
+        return tuple(1 / len(question.options) for question in self.questions)
+
+    @property
     def is_blind(self) -> bool:
         """True if the answers are not known."""
         return all(question.answer is None for question in self.questions)
@@ -192,10 +197,7 @@ def _read_lines(path: Path, findings: list[Finding]) -> list[Read]:
     entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
     json_objects.require_keys(entries, ("id", "audio_path", "question_text", "multi_choice"), "questions")
     read = []
-    for entry in entries:
-        row = json_objects.validated(_Row, entry, findings)
-        if row is None:
-            continue
+    for row, entry in json_objects.valid_rows(_Row, entries, findings):
         question = Question(
             row.id,
             row.question_text,
@@ -210,7 +212,7 @@ def _read_lines(path: Path, findings: list[Finding]) -> list[Read]:
 
 
 def _read_folder(folder: Path, findings: list[Finding]) -> list[Read]:
-    read = []
+    entries = []
     for path in sorted(folder.rglob("*.json")):
         file = str(path)
         try:
@@ -222,10 +224,10 @@ def _read_folder(folder: Path, findings: list[Finding]) -> list[Read]:
             message = "must have one JSON object with question, choice, answer, audio_url and question_type"
             findings.append(Finding(file, message=f"{message}; found {json_objects.shown(content)}"))
             continue
-        entry = Entry(content, file)
-        row = json_objects.validated(_File, entry, findings)
-        if row is None:
-            continue
+        entries.append(Entry(content, file))
+    read = []
+    for row, entry in json_objects.valid_rows(_File, entries, findings):
+        path = Path(entry.file)
         subfolders = path.relative_to(folder).parts[:-1]
         part = subfolders[0] if subfolders else ""
         audio = "/".join([*subfolders[:1], row.audio_url.rsplit("/", maxsplit=1)[-1]])

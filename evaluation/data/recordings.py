@@ -27,6 +27,7 @@ Sources: line/lighthouse, `data/castella` and `data/clotho_moment`.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,6 +48,14 @@ EXAMPLE = '{"qid": "a_1", "query": "A dog barks", "duration": 60, "vid": "a", "r
 SLACK = 2.0  # seconds that a window may end after the recording without a warning
 
 Window = tuple[float, float]  # start and end in seconds
+
+# The rules that the times of a window may break (`time_faults`).
+BACKWARDS = "the end is before the start"
+BEFORE = "the window is before the recording"
+AFTER = "the window is after the recording"
+EARLY = "the start is before the recording"
+LATE = "the end is after the recording"
+EMPTY = "the window has no length"
 
 
 @dataclass(frozen=True)
@@ -154,10 +163,7 @@ def survey_recordings(path: Path) -> tuple[Recordings, list[Finding]]:
     read: list[tuple[MomentQuery, Entry]] = []
     lines: dict[str, int] = {}  # the line of each id
     durations: dict[str, tuple[float, int]] = {}  # the duration of each recording, and the line that states it
-    for entry in entries:
-        row = json_objects.validated(_Row, entry, findings)
-        if row is None:
-            continue
+    for row, entry in json_objects.valid_rows(_Row, entries, findings):
         windows = _windows(row, entry, findings)
         if row.qid in lines:
             findings.append(entry.finding("qid", f"{quoted(row.qid)} is already in line {lines[row.qid]}; change one"))
@@ -179,7 +185,7 @@ def _windows(row: _Row, entry: Entry, findings: list[Finding]) -> tuple[Window, 
         except ValueError as wrong:
             findings.append(entry.finding(key, str(wrong)))
             continue
-        if start < 0 or end <= start:
+        if not {EARLY, BACKWARDS, EMPTY}.isdisjoint(time_faults(start, end)):
             message = f"must begin at 0 or later and end after its start; found {json_objects.shown(value)}"
             findings.append(entry.finding(key, f"{message}: correct the seconds"))
         elif (start, end) in windows:
@@ -201,6 +207,33 @@ def window(value: object) -> Window:
         raise ValueError(f"must be [start, end] in seconds; found {json_objects.shown(value)}")
     start, end = (json_objects.finite_number(number) for number in value)
     return start, end
+
+
+def time_faults(start: float, end: float, seconds: float = math.inf, slack: float = 0.0) -> list[str]:
+    """Return the rules that the times of a window break, the most serious one first.
+
+    The caller decides which rules matter for it: the truth must be stricter than a prediction, which is scored as it
+    is given.
+
+    Args:
+        start: The start in seconds.
+        end: The end in seconds.
+        seconds: The length of the recording (default: not known).
+        slack: Seconds that the window may end after this length.
+
+    >>> time_faults(-2, 70, 60), time_faults(4, 10, 60)
+    (['the start is before the recording', 'the end is after the recording'], [])
+    """
+    last = seconds + slack
+    rules = {
+        BACKWARDS: end < start,
+        BEFORE: end < 0 or (end == 0 and start < 0),
+        AFTER: start > last,
+        EARLY: start < 0,
+        LATE: end > last,
+        EMPTY: end == start,
+    }
+    return [rule for rule, is_broken in rules.items() if is_broken]
 
 
 def _recording_findings(row: _Row, entry: Entry, durations: dict[str, tuple[float, int]]) -> list[Finding]:

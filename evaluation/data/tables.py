@@ -132,6 +132,12 @@ _FORMULA_SIGNS = "=+-@\N{MINUS SIGN}"
 _CELL_STARTS = re.compile(r"(^|;)( *)([^ ;][^;]*)")  # in locales with decimal commas, cells end at semicolons
 
 
+def write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write rows as CSV in UTF-8, with LF at the end of each row, so that names and texts stay verbatim."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV, with LF at the end of each row, so that spreadsheet programs do not evaluate the texts.
 

@@ -6,7 +6,9 @@ from evaluation.findings import Finding
 from evaluation.names import closest, explain, hint
 
 
-def check_ids(expected: Collection[str], given: Sequence[str], lines: Sequence[int], file: str) -> list[Finding]:
+def check_ids(
+    expected: Collection[str], given: Sequence[str], lines: Sequence[int], file: str, *, is_whole: bool = True
+) -> list[Finding]:
     """Return a finding for each id that is missing, unknown or repeated.
 
     Args:
@@ -14,7 +16,10 @@ def check_ids(expected: Collection[str], given: Sequence[str], lines: Sequence[i
         given: The ids of the prediction.
         lines: The line of each given id; empty if the lines are not known.
         file: The prediction's name in findings.
+        is_whole: Whether `given` has all ids of the prediction. If not, missing ids are not reported.
     """
+    if not given and not is_whole:
+        return []
     if not given:
         return [Finding(file, message=f"has no answers; give one for each of the {len(expected)} ids")]
     line_of: dict[str, int] = {}
@@ -40,8 +45,8 @@ def check_ids(expected: Collection[str], given: Sequence[str], lines: Sequence[i
         for name, other in match.pairs.items():
             del unknown[name], missing[other]
     findings += _unknown(unknown, missing, line_of, file)
-    for name in missing:
-        findings.append(Finding(file, message=f"has no answer for the id {name!r}; add one"))
+    if is_whole:
+        findings += [Finding(file, message=f"has no answer for the id {name!r}; add one") for name in missing]
     return findings
 
 

@@ -35,11 +35,11 @@ from evaluation.choice_formats import Answers
 from evaluation.data.questions import Question, Questions
 from evaluation.findings import ERROR, NOTE, BadRequest, Faulty, Finding
 from evaluation.metrics.answered import check_ids
-from evaluation.metrics.sets import MetricSet, check_names, year_sets
+from evaluation.metrics.sets import MetricSet, named_metrics
 from evaluation.names import closest, hint
 from evaluation.scores import VERSION, Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
-from evaluation.text import first_items, printable, quoted, unknown_key
+from evaluation.text import first_items, quoted, unknown_key
 
 ACCURACY, MACRO_TYPES, MACRO_PARTS = "accuracy", "macro_types", "macro_parts"
 TYPE, PART = "type", "part"
@@ -84,40 +84,47 @@ def mean_of_labels(sums: np.ndarray) -> np.ndarray:
     return np.divide(accuracies.sum(axis=-1), present, out=np.full(present.shape, np.nan), where=present > 0)
 
 
-def validate(truth: Questions, answers: Answers, file: str = "prediction") -> None:
+def validate(truth: Questions, answers: Answers, file: str = "prediction", form: Sequence[Finding] = ()) -> None:
     """Check answers against the questions.
+
+    Args:
+        truth: The questions.
+        answers: The answers.
+        file: The name of the answers in findings.
+        form: Findings about answers that cannot be read and that `answers` lacks, to report all findings together.
 
     Raises:
         Faulty: An id is missing, unknown or repeated, or an answer is not an option of its question. The exception
             lists all findings.
     """
-    findings = check_ids(truth.by_id, answers.ids, answers.lines, file)
+    findings = [*form, *check_ids(truth.by_id, answers.ids, answers.lines, file, is_whole=not form)]
     for index, (name, answer) in enumerate(zip(answers.ids, answers.answers, strict=True)):
         question = truth.by_id.get(name)
         if question is None or answer in question.options:
             continue
         line = answers.lines[index] if answers.lines else 0
-        findings.append(Finding(file, line, message=_not_an_option(question, answer)))
+        message = not_an_option(f"the answer to {quoted(name)} must be an option", answer, question.options)
+        findings.append(Finding(file, line, message=message))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
 
 
-def _not_an_option(question: Question, answer: str) -> str:
-    options = question.options
-    message = f"the answer to {quoted(question.id)} must be an option, verbatim; found {quoted(answer)}"
-    meant = closest(options, texts=True)(answer)
-    if meant is not None:
-        return message + hint(answer, meant, "answers")
-    return f"{message}; the options are: {first_items([quoted(option) for option in options], OPTIONS_SHOWN)}"
+def not_an_option(must: str, answer: str, options: Sequence[str], guess: str | None = None) -> str:
+    """Return the message about an answer that is not an option.
 
-
-def metric_sets() -> dict[str, MetricSet]:
-    """Return the sets of metrics that a request can name: one for each year with such a task.
-
-    Raises:
-        Faulty: See `sets.year_sets`.
+    Args:
+        must: The beginning of the message, such as "must be an option".
+        answer: The answer.
+        options: The options.
+        guess: The option that the answer probably means, for an answer that is not similar to an option.
     """
-    return year_sets("choice")
+    message = f"{must}, verbatim; found {quoted(answer)}"
+    similar = closest(options, texts=True)(answer)
+    if similar is not None:
+        return message + hint(answer, similar, "answers")
+    if guess is not None:
+        return f"{message}; did you mean {quoted(guess)}?"
+    return f"{message}; the options are: {first_items([quoted(option) for option in options], OPTIONS_SHOWN)}"
 
 
 def resolve_metrics(names: Sequence[str] | None, truth: Questions) -> MetricSet:
@@ -138,18 +145,12 @@ def resolve_metrics(names: Sequence[str] | None, truth: Questions) -> MetricSet:
             allowed += [macro, *(f"{kind}@{label}" for label in sorted(labels))]
     if names is None:
         return MetricSet(tuple(allowed))
-    check_names(names)
-    known = [*dict.fromkeys([*allowed, MACRO_TYPES, MACRO_PARTS])]
-    metrics: dict[str, None] = {}
-    for name in names:
-        if name in known:
-            metrics[name] = None
-            continue
-        sets = metric_sets()
-        if name not in sets:
-            raise BadRequest(unknown_key(printable(name), [*known, *sets], "metric"))
-        metrics |= dict.fromkeys(sets[name].metrics)
-    return MetricSet(tuple(metrics))
+
+    def unknown(name: str, sets: Sequence[str]) -> str:
+        return unknown_key(name, [*allowed, *sets], "metric")
+
+    known = {*allowed, MACRO_TYPES, MACRO_PARTS}  # a set may name a macro average that the questions do not allow
+    return named_metrics(names, "choice", known.__contains__, unknown)
 
 
 def _labels(truth: Questions, kind: str) -> list[str]:
@@ -222,7 +223,7 @@ def evaluate(
     measured, unavailable = {}, {}
     for name in names:
         if name == ACCURACY:
-            measured[name] = measure(right, items, interval, chance=float(_chance(truth).mean()))
+            measured[name] = measure(right, items, interval, chance=float(np.mean(truth.chances)))
             continue
         kind, chosen = _chosen(name, truth)
         if chosen:
@@ -258,11 +259,6 @@ def _questions(
     return Questions(tuple(questions))
 
 
-def _chance(truth: Questions) -> np.ndarray:
-    """Return the (n,) probabilities that a random option is right."""
-    return np.array([1 / len(question.options) for question in truth.questions])
-
-
 def _chosen(name: str, truth: Questions) -> tuple[str, list[str]]:
     """Return the kind of labels of a metric, `TYPE` or `PART`, and the labels that it is about."""
     kind, _, label = name.partition("@")
@@ -278,7 +274,7 @@ def _measure_labels(
     """Compute the mean accuracy of some types or parts with its intervals."""
     labels = _labels(truth, kind)
     statistics = label_statistics(right, labels, chosen)
-    by_chance = mean_of_labels(label_statistics(_chance(truth), labels, chosen).sum(axis=0))
+    by_chance = mean_of_labels(label_statistics(np.array(truth.chances), labels, chosen).sum(axis=0))
     groups = {group for group, label in zip(items.groups, labels, strict=True) if label in chosen}
     if len(groups) < 2:  # a single question or clip cannot be left out
         value = float(mean_of_labels(statistics.sum(axis=0)))

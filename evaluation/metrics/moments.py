@@ -44,13 +44,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evaluation.data.recordings import MomentQuery, Recordings
+from evaluation.data.recordings import BACKWARDS, EARLY, EMPTY, LATE, MomentQuery, Recordings, time_faults
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics.answered import check_ids
-from evaluation.metrics.sets import MetricSet, check_names, year_sets
+from evaluation.metrics.sets import MetricSet, listed, named_metrics
 from evaluation.moment_formats import Moments
 from evaluation.scores import VERSION, Items, Score, interval_method, measure
-from evaluation.text import printable
 from evaluation.values import numbers
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of mAP: 0.5, 0.55, …, 0.95
@@ -140,8 +139,16 @@ def _matched(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return right
 
 
-def validate(truth: Recordings, prediction: Moments, file: str = "prediction") -> list[Finding]:
+def validate(
+    truth: Recordings, prediction: Moments, file: str = "prediction", form: Sequence[Finding] = ()
+) -> list[Finding]:
     """Check a prediction against the ground truth.
+
+    Args:
+        truth: The ground truth.
+        prediction: The prediction.
+        file: The name of the prediction in findings.
+        form: Findings about windows that cannot be read and that `prediction` lacks, to report all findings together.
 
     Returns:
         Warnings, sorted.
@@ -151,10 +158,11 @@ def validate(truth: Recordings, prediction: Moments, file: str = "prediction") -
             or score is not finite; or a query states another recording than the truth. The exception lists all
             findings.
     """
-    findings = check_ids(truth.by_id, prediction.ids, prediction.lines, file)
+    findings = [*form, *check_ids(truth.by_id, prediction.ids, prediction.lines, file, is_whole=not form)]
     for index, name in enumerate(prediction.ids):
         query = truth.by_id.get(name)
-        if query is not None:
+        is_reported = bool(form) and not len(prediction.windows[index])
+        if query is not None and not is_reported:
             line = prediction.lines[index] if prediction.lines else 0
             findings += _query_findings(query, prediction, index, file, line)
     if any(finding.severity == ERROR for finding in findings):
@@ -176,18 +184,20 @@ def _query_findings(query: MomentQuery, prediction: Moments, index: int, file: s
     if prediction.recordings and prediction.recordings[index] not in ("", query.recording):
         message = f"the recording {about} must be {query.recording!r}; found {prediction.recordings[index]!r}"
         findings.append(Finding(file, line, message=f"{message}: is this the prediction of another data set?"))
-    starts, ends = windows[:, 0], windows[:, 1]
-    backwards = windows[ends < starts]
+    last = max([query.seconds, *(end for _, end in query.windows)])
+    faults = [time_faults(start, end, last) for start, end in windows.tolist()]
+
+    def that_break(*rules: str) -> np.ndarray:
+        return windows[[not broken.isdisjoint(rules) for broken in map(set, faults)]]
+
+    backwards = that_break(BACKWARDS)
     if len(backwards):
         message = f"the windows {about} must end after their start; found {_shown(backwards)}: exchange the two times"
         findings.append(Finding(file, line, message=message))
-    last = max([query.seconds, *(end for _, end in query.windows)])
     unique, counts = np.unique(windows, axis=0, return_counts=True)
     unusual = {  # from the start and the end of a message to the windows that it is about
-        ("outside the recording", f"; it is {last:g} s long, and they are scored as they are"): windows[
-            (starts < 0) | (ends > last)
-        ],
-        ("without length", "; they count as wrong"): windows[ends == starts],
+        ("outside the recording", f"; it is {last:g} s long, and they are scored as they are"): that_break(EARLY, LATE),
+        ("without length", "; they count as wrong"): that_break(EMPTY),
         ("repeated", "; only the first of equal windows can be right"): unique[counts > 1],
     }
     warnings = []
@@ -207,15 +217,6 @@ def _shown(windows: np.ndarray) -> str:
     return f"{len(windows)}, for example '[{start:g}, {end:g}]'"
 
 
-def metric_sets() -> dict[str, MetricSet]:
-    """Return the sets of metrics that a request can name: one for each year with such a task.
-
-    Raises:
-        Faulty: See `sets.year_sets`.
-    """
-    return year_sets("moments")
-
-
 def resolve_metrics(names: Sequence[str]) -> MetricSet:
     """Return the metrics that a request names, each once.
 
@@ -226,18 +227,16 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: See `sets.year_sets`.
     """
-    check_names(names)
-    metrics: dict[str, None] = {}
-    for name in names:
-        if name == "mAP" or _METRIC.fullmatch(name):
-            metrics[name] = None
-            continue
-        sets = metric_sets()
-        if name not in sets:
-            choices = f"there are mAP, R1@t and mAP@t for a minimum IoU t such as 0.5, and the sets {', '.join(sets)}"
-            raise BadRequest(f"unknown metric {printable(name)!r}; {choices}")
-        metrics |= dict.fromkeys(sets[name].metrics)
-    return MetricSet(tuple(metrics))
+    return named_metrics(names, "moments", _is_metric, _unknown_metric)
+
+
+def _is_metric(name: str) -> bool:
+    return name == "mAP" or _METRIC.fullmatch(name) is not None
+
+
+def _unknown_metric(name: str, sets: Sequence[str]) -> str:
+    known = "mAP, R1@t and mAP@t, where t is a minimum IoU from 0.01 to 1 with one or two decimals (0.5, 0.75, 1)"
+    return f"unknown metric {name!r}; there are {known}, and {listed(sets)}"
 
 
 def evaluate(
@@ -259,8 +258,8 @@ def evaluate(
         file: The name of the prediction in findings.
 
     Returns:
-        The score. Its items are the queries in the order of the truth. The interval by clip leaves out all queries of
-        a recording together.
+        The score. Its items are the queries in the order of the truth. The interval by recording
+        (`by_clip`) leaves out all queries about a recording together.
 
     Raises:
         BadRequest: There is no such metric or interval method, or the windows of the truth are not known.

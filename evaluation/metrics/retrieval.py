@@ -39,9 +39,9 @@ Metrics
 - `median_rank`: medR, the median over queries of the first relevant clip's rank.
 
 Each function takes the results of `ranks`, and most of them k: `recall(*ranks(truth, prediction), 10)`.
-`evaluation.metrics.catalogue` contains a table of all metrics, and `metric_sets` returns the metrics of each challenge
-year. If the matrix of all scores does not fit into memory, use `Embeddings`: ranks are then counted in blocks of the
-matrix. `best_clips` returns the best clips of each query, with `top_k`.
+`evaluation.metrics.catalogue` contains a table of all metrics, and `metrics.sets.year_sets` returns the metrics of each
+challenge year. If the matrix of all scores does not fit into memory, use `Embeddings`: ranks are then counted in blocks
+of the matrix. `best_clips` returns the best clips of each query, with `top_k`.
 
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
 2002, section 2.3, and trec_eval's `ndcg_cut`.
@@ -60,12 +60,12 @@ from evaluation.data.dataset import Split, other_split_hint
 from evaluation.embeddings import BITS, Embeddings, WholeNumbers
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.inputs import retrieval_inputs
-from evaluation.metrics.sets import MetricSet, check_names, year_sets
+from evaluation.metrics.sets import MetricSet, listed, named_metrics
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Ranking, Similarity
 from evaluation.scores import VERSION, Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
-from evaluation.text import printable, unknown_key
+from evaluation.text import unknown_key
 
 TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # the metrics of DCASE 2022, which are the default
 TEXT_TO_AUDIO, AUDIO_TO_TEXT = "text-to-audio", "audio-to-text"
@@ -520,15 +520,6 @@ def _is_metric(name: str) -> bool:
     return True
 
 
-def metric_sets() -> dict[str, MetricSet]:
-    """Return the sets of metrics that a request can name: one for each year.
-
-    Raises:
-        Faulty: As `sets.year_sets`.
-    """
-    return year_sets("retrieval")
-
-
 def resolve_metrics(names: Sequence[str]) -> MetricSet:
     """Return the metrics that a request names, each once.
 
@@ -539,21 +530,12 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
-    check_names(names)
-    metrics: dict[str, None] = {}
-    for name in names:
-        if _is_metric(name):
-            metrics[name] = None
-            continue
-        sets = metric_sets()
-        members = sets[name].metrics if name in sets else (name,)
-        for member in members:
-            if not _is_metric(member):
-                at_k = ", ".join(f"{kind}@k" for kind in AT_K)
-                choices = f"there are {at_k} (for any k from 1), MRR, medR, and the sets {', '.join(sets)}"
-                raise BadRequest(f"unknown metric {printable(member)!r}; {choices}")
-            metrics[member] = None
-    return MetricSet(tuple(metrics))
+    return named_metrics(names, "retrieval", _is_metric, _unknown_metric)
+
+
+def _unknown_metric(name: str, sets: Sequence[str]) -> str:
+    at_k = ", ".join(f"{kind}@k" for kind in AT_K)
+    return f"unknown metric {name!r}; there are {at_k} (for any k from 1), MRR, medR, and {listed(sets)}"
 
 
 def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:

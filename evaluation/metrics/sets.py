@@ -8,12 +8,12 @@ checks the files. To add a year, add a file to this folder.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
+from evaluation.text import printable, unknown_key
 
 TASKS = Path(__file__).parents[2] / "submission" / "tasks"
 
@@ -65,6 +65,47 @@ def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
         else:
             sets |= sets_of_task
     return sets
+
+
+def named_metrics(
+    names: Sequence[str], kind: str, is_metric: Callable[[str], bool], unknown: Callable[[str, Sequence[str]], str]
+) -> MetricSet:
+    """Return the metrics that a request names, each once.
+
+    Args:
+        names: Names of metrics, and of the sets of the years that have a task of the kind.
+        kind: As in `year_sets`.
+        is_metric: Function that returns True for the name of a metric.
+        unknown: Function that returns the message about an unknown name. Its arguments are the name, and the names of
+            the sets.
+
+    Raises:
+        BadRequest: There is no such metric or set.
+        Faulty: As `year_sets`.
+    """
+    check_names(names)
+    metrics: dict[str, None] = {}
+    for name in names:
+        if is_metric(name):
+            metrics[name] = None
+            continue
+        sets = year_sets(kind)
+        members = sets[name].metrics if name in sets else (name,)
+        for member in members:
+            if not is_metric(member):
+                raise BadRequest(unknown(printable(member), list(sets)))
+            metrics[member] = None
+    return MetricSet(tuple(metrics))
+
+
+def listed(sets: Sequence[str]) -> str:
+    """Return the names of sets with their noun.
+
+    >>> listed(["dcase2026"]), listed(["dcase2025", "dcase2026"])
+    ('the set dcase2026', 'the sets dcase2025, dcase2026')
+    """
+    noun = "set" if len(sets) == 1 else "sets"
+    return f"the {noun} {', '.join(sets)}"
 
 
 def check_names(names: object) -> None:

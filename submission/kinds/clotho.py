@@ -1,12 +1,12 @@
 """Data folders in Clotho's layout, which captioning and retrieval share."""
 
-import csv
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from evaluation.data.dataset import BLIND, Dataset, Split, read_dataset
+from evaluation.data.tables import write_table
 from evaluation.findings import BadRequest
 from submission.kinds.kind import Kind
 
@@ -58,7 +58,7 @@ class ClothoKind(Kind, ABC):
             if truth:
                 queries = split.blind_queries
             if queries:
-                _write_csv(folder / f"{split.name}_captions.csv", ["caption"], [[query] for query in queries])
+                write_table(folder / f"{split.name}_captions.csv", [["caption"], *([query] for query in queries)])
         else:
             counts = {len(clip.captions) for clip in split.clips}
             if len(counts) > 1:
@@ -66,7 +66,7 @@ class ClothoKind(Kind, ABC):
                 raise BadRequest(f"{message}; found {min(counts)} to {max(counts)}: give another --truth folder")
             header = ["file_name", *(f"caption_{number}" for number in range(1, max(counts) + 1))]
             rows = [[clip.file_name, *clip.captions] for clip in split.clips]
-            _write_csv(folder / f"captions_{split.name}.csv", header, rows)
+            write_table(folder / f"captions_{split.name}.csv", [header, *rows])
         if truth and split.relevance is not None:
             _write_relevance(split.relevance, folder / f"relevance_{split.name}.csv")
 
@@ -81,11 +81,4 @@ def _write_relevance(relevance: Mapping[str, frozenset[str] | Mapping[str, float
             header = ["query", "audio_filenames", "grades"]
             row.append(repr([relevant[name] for name in sorted(relevant)]))
         rows.append(row)
-    _write_csv(path, header, rows)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    write_table(path, [header, *rows])

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.data import caption_text
+from evaluation.data.cells import audio_name_fault
 from evaluation.data.dataset import Split
 from evaluation.findings import WARNING, Finding
 from evaluation.predictions import Captions
 from evaluation.text import quoted
 from submission.outputs import keys
-from submission.outputs.tables import Records, Table, name_fault
+from submission.outputs.tables import Records, Table
 
 if TYPE_CHECKING:
     from submission.tasks import Task
@@ -46,7 +47,7 @@ class CaptionTable(Table):
             yield from self.check_width(task, cells, 2, file, line)
             yield from self.add_key(lines, cells[0], line, task, file)
             if isinstance(split, str):
-                fault = name_fault(cells[0])
+                fault = audio_name_fault(cells[0])
                 if fault:
                     yield Finding(file, line, name, fault)
             if len(cells) != 2:

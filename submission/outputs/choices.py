@@ -1,16 +1,14 @@
 """The output of audio question answering: a table with the text of an option for each question."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.choice_formats import Answers
-from evaluation.data.questions import Question
 from evaluation.findings import Finding
 from evaluation.metrics import choice
-from evaluation.names import closest, hint
-from evaluation.text import first_items, quoted
+from evaluation.names import closest
+from evaluation.text import quoted
 from submission.outputs import keys
 from submission.outputs.form import FileSplit
 from submission.outputs.tables import Records, Table
@@ -18,7 +16,6 @@ from submission.outputs.tables import Records, Table
 if TYPE_CHECKING:
     from submission.tasks import Task
 
-OPTIONS_SHOWN = 4  # number of options in a message
 _LETTERED = re.compile(r"[(\[]?([A-Za-z])[)\].:]\s*(.*)", re.DOTALL)  # such as "B. rain" and "(b) rain"
 _LETTER = re.compile(r"[(\[]?([A-Za-z])[)\].:]?")
 
@@ -65,7 +62,10 @@ class ChoiceTable(Table):
             if not cells[1].strip():
                 yield Finding(file, line, column, "must not be empty; write the text of an option")
             elif question and cells[1] not in question.options:
-                yield Finding(file, line, column, _not_an_option(cells[1], question))
+                must = f"must be an option of {quoted(question.id)}"
+                guess = meant_option(cells[1], question.options)
+                message = choice.not_an_option(must, cells[1], question.options, guess)
+                yield Finding(file, line, column, message)
 
     def describe(self, task: "Task") -> str:
         """Describe the columns."""
@@ -75,18 +75,6 @@ class ChoiceTable(Table):
             "each question: its id, and the text of one of its options, exactly as in the data set. "
             f"{self.layout_text(task)}"
         )
-
-
-def _not_an_option(answer: str, question: Question) -> str:
-    """Return the message about an answer that is not an option of its question."""
-    message = f"must be an option of {quoted(question.id)}, verbatim; found {quoted(answer)}"
-    meant = meant_option(answer, question.options)
-    if meant is not None and unicodedata.normalize("NFC", meant) == unicodedata.normalize("NFC", answer):
-        return message + hint(answer, meant, "answers")  # the two look the same
-    if meant is not None:
-        return f"{message}; did you mean {quoted(meant)}?"
-    shown = first_items([quoted(option) for option in question.options], OPTIONS_SHOWN)
-    return f"{message}; the options are: {shown}"
 
 
 def meant_option(answer: str, options: Sequence[str]) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evaluation.data import tables
+from evaluation.data.cells import audio_name_fault
 from evaluation.data.dataset import Split
 from evaluation.findings import ALIKE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics import retrieval
@@ -11,7 +12,7 @@ from evaluation.names import closest, explain
 from evaluation.predictions import Ranking, Similarity, finite_numbers, not_finite
 from evaluation.text import cut, plural, quoted
 from submission.outputs import keys
-from submission.outputs.tables import Records, Table, name_fault
+from submission.outputs.tables import Records, Table
 
 if TYPE_CHECKING:
     from submission.tasks import Task
@@ -58,7 +59,7 @@ class BestClips(QueryTable):
         """Yield findings about rows whose query is repeated, or whose clips are repeated or not in the split."""
         header = task.header()  # the names that the columns should have
         width = len(header)
-        fault_of: Callable[[str], str | None] = name_fault
+        fault_of: Callable[[str], str | None] = audio_name_fault
         if not isinstance(split, str):
             common, explained = _unknown_clips(records, split, file, header)
             yield from common
@@ -129,7 +130,7 @@ class Matrix(QueryTable):
                 message = f"must not repeat a clip; {quoted(name)} is column {columns[name]} already"
                 yield Finding(file, 1, f"column {number}", f"{message}: keep one of the two")
             elif isinstance(split, str):
-                fault = name_fault(name)
+                fault = audio_name_fault(name)
                 if fault:
                     yield Finding(file, 1, f"column {number}", fault)
         if not isinstance(split, str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evaluation.data import tables
 from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.findings import WARNING, Faulty, Finding
-from evaluation.text import SHOWN, cut, printable, quoted
+from evaluation.text import SHOWN, cut, printable
 from submission.outputs import keys
 from submission.outputs.form import LIMIT, MANY, Form
 from submission.outputs.keys import Term
@@ -282,12 +282,3 @@ def _header_hint(header: Sequence[str], expected: Sequence[str]) -> str:
 def line_of(raw: bytes, position: int) -> int:
     """Return the line that contains a byte, from 1. Lines end in LF, CR or CRLF."""
     return 1 + raw.count(b"\n", 0, position) + raw.count(b"\r", 0, position) - raw.count(b"\r\n", 0, position)
-
-
-def name_fault(name: str) -> str | None:
-    """Return a message if a name cannot be the name of a clip in any split, or None if it can."""
-    if "/" in name or "\\" in name:
-        return f"must be a file name, not a path; found {quoted(name)}"
-    if not name.lower().endswith(SOUND_SUFFIXES):
-        return f"must be the name of a sound file ({', '.join(SOUND_SUFFIXES)}); found {quoted(name)}"
-    return None

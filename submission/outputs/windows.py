@@ -11,15 +11,18 @@ import difflib
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluation import json_objects
-from evaluation.data.recordings import SLACK, MomentQuery
+from evaluation.data import recordings
+from evaluation.data.recordings import MomentQuery
 from evaluation.findings import ERROR, WARNING, Faulty, Finding
 from evaluation.json_objects import finite_number, shown
 from evaluation.metrics import moments
@@ -34,6 +37,17 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 2**20  # maximum number of bytes of a line; ten windows of a long query need a thousandth of it
 LINES = 1_000_000  # maximum number of lines
+# For each rule of `recordings.time_faults`, the message, where `{:g}` stands for the length of the recording.
+_TIME_FAULTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        recordings.BACKWARDS: ("must end after its start; exchange the two times", ERROR),
+        recordings.BEFORE: ("must be inside the recording, which begins at 0 s", ERROR),
+        recordings.AFTER: ("must be inside the recording, which is {:g} s long", ERROR),
+        recordings.EARLY: ("begins before the recording; begin at 0 s", WARNING),
+        recordings.LATE: ("ends after the recording, which is {:g} s long", WARNING),
+        recordings.EMPTY: ("has no length, so it counts as wrong", WARNING),
+    }
+)
 
 
 class WindowLines(Form):
@@ -327,19 +341,12 @@ def _time_fault(start: float, end: float, query: MomentQuery | None) -> tuple[st
     """Return the message about the times of a window, without what was found, and its severity.
 
     The message is empty if the times are possible. A window that is partly outside the recording gets a warning,
-    because the task's scorer scores it as it is. A recording may be up to `SLACK` seconds longer than the data state,
-    because its length is rounded down.
+    because the task's scorer scores it as it is. A recording may be up to `recordings.SLACK` seconds longer than the
+    data state, because its length is rounded down.
     """
-    if end < start:
-        return "must end after its start; exchange the two times", ERROR
-    if end < 0 or (end == 0 and start < 0):
-        return "must be inside the recording, which begins at 0 s", ERROR
-    if query and start > query.seconds + SLACK:
-        return f"must be inside the recording, which is {query.seconds:g} s long", ERROR
-    if start < 0:
-        return "begins before the recording; begin at 0 s", WARNING
-    if query and end > query.seconds + SLACK:
-        return f"ends after the recording, which is {query.seconds:g} s long", WARNING
-    if end == start:
-        return "has no length, so it counts as wrong", WARNING
-    return "", ERROR
+    seconds = query.seconds if query else math.inf
+    faults = recordings.time_faults(start, end, seconds, recordings.SLACK)
+    if not faults:
+        return "", ERROR
+    message, severity = _TIME_FAULTS[faults[0]]
+    return message.format(seconds), severity

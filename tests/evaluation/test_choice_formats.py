@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation.choice_formats import read_answers, write_answers
+from evaluation.choice_formats import read_answers, survey_answers, write_answers
 from evaluation.findings import BadRequest, Faulty
 
 
@@ -63,6 +63,15 @@ def test_a_csv_of_another_form_is_refused(tmp_path, text, message):
     with pytest.raises(Faulty) as caught:
         read_answers(path)
     assert message in str(caught.value)
+
+
+def test_what_can_be_read_of_a_faulty_file(tmp_path):
+    (tmp_path / "output.csv").write_text("question,answer\nq1,Rain,Wind\nq2,Rain\n")
+    (tmp_path / "output.jsonl").write_text('{"question": "q1", "answer": 1}\n{"question": "q2", "answer": "Rain"}\n')
+    for name, line in (("output.csv", 3), ("output.jsonl", 2)):
+        answers, findings = survey_answers(tmp_path / name)
+        assert (answers.ids, answers.answers, answers.lines) == (("q2",), ("Rain",), (line,))
+        assert [finding.line for finding in findings] == [line - 1]
 
 
 def test_tabs_byte_order_mark_and_other_columns(tmp_path):

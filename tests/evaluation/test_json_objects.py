@@ -3,9 +3,8 @@
 import pytest
 from pydantic import BaseModel
 
-from evaluation import json_objects
 from evaluation.findings import Faulty
-from evaluation.json_objects import FilledText, Identifier, Number, read_objects, validated
+from evaluation.json_objects import Entry, FilledText, Identifier, Number, read_objects, valid_rows
 
 EXAMPLE = '{"id": "a"}'
 
@@ -32,6 +31,7 @@ BAD_FILES = [
     ("a.jsonl", b'{"id": 1}\n{"id":\n[]\n', "a.jsonl:2: error: must be JSON; Expecting value in column 7"),
     ("a.jsonl", b'{"id": 1}\n{"id":\n[]\n', "a.jsonl:3: error: must be a JSON object, such as"),
     ("a.jsonl", b'{"id": 1, "id": 2}', "a.jsonl:1: error: must not repeat a key; found 'id' twice"),
+    ("a.jsonl", b'{"id": "a', "a.jsonl:1: error: must be JSON; Unterminated string starting in column 8: write the"),
     ("a.json", b'{"id": 1}', "error: must be a list of objects, such as"),
     ("a.json", b'[{"id": 1}, 2]', "[1]: error: must be an object, such as"),
     ("a.json", b"[" * 100_000, "is too long to read"),
@@ -60,10 +60,25 @@ BAD_VALUES = [
 @pytest.mark.parametrize(("content", "message"), BAD_VALUES)
 def test_a_wrong_value_is_a_finding(content, message):
     findings = []
-    assert validated(Row, json_objects.Entry(content, "a.jsonl", 4), findings) is None
+    assert valid_rows(Row, [Entry(content, "a.jsonl", 4)], findings) == []
     assert str(findings[0]).startswith(f"a.jsonl:4: {message}")
 
 
 def test_a_right_row():
-    row = validated(Row, json_objects.Entry({"id": 7, "text": "a", "number": 1}, "a.jsonl", 4), [])
+    entry = Entry({"id": 7, "text": "a", "number": 1}, "a.jsonl", 4)
+    [(row, source)] = valid_rows(Row, [entry], [])
     assert (row.id, row.text, row.number) == ("7", "a", 1.0)
+    assert source is entry
+
+
+def test_a_key_that_all_objects_lack_is_one_finding():
+    entries = [Entry({"id": number, "txt": "a"}, "a.jsonl", number) for number in range(1, 31)]
+    findings = []
+    assert valid_rows(Row, entries, findings) == []
+    (finding,) = findings
+    assert str(finding) == (
+        "a.jsonl:1: text: error: is missing; add it to every object, or correct its name; found 'id', 'txt'"
+    )
+    findings = []
+    assert len(valid_rows(Row, [*entries[1:], Entry({"id": 1, "text": "a"}, "a.jsonl", 1)], findings)) == 1
+    assert [finding.message for finding in findings] == ["is missing; add it"] * 29

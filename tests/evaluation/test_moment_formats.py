@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 
 from evaluation.findings import BadRequest, Faulty
-from evaluation.moment_formats import Moments, read_moments, write_moments
-
-
-def written(folder, rows):
-    """Write a prediction as JSON lines; rows are objects, or texts that are written as they are."""
-    path = folder / "submission.jsonl"
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
-    return path
+from evaluation.moment_formats import Moments, read_moments, survey_moments, write_moments
+from tests.evaluation.json_lines import written
 
 
 def row(windows, qid="a_1"):
@@ -77,6 +71,18 @@ def test_windows_of_another_form_are_refused(tmp_path, rows, message):
     with pytest.raises(Faulty) as caught:
         read_moments(written(tmp_path, rows))
     assert message in str(caught.value)
+
+
+def test_what_can_be_read_of_a_faulty_file(tmp_path):
+    rows = [row([[4, 10], [4, 10, 0.9]]), row([[9, 4], ["x", 1]], "a_2"), {"qid": "a_3"}, row([[1, 2]], "a_4")]
+    moments, findings = survey_moments(written(tmp_path, rows))
+    assert [(finding.line, finding.column) for finding in sorted(findings)] == [
+        (1, "pred_relevant_windows"),
+        (2, "pred_relevant_windows[1]"),
+        (3, "pred_relevant_windows"),
+    ]
+    assert (moments.ids, moments.lines, moments.scores) == (("a_1", "a_2", "a_4"), (1, 2, 4), ())
+    assert [windows.tolist() for windows in moments.windows] == [[[4, 10], [4, 10]], [[9, 4]], [[1, 2]]]
 
 
 BAD_ROWS = [

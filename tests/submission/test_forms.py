@@ -527,7 +527,7 @@ def test_a_number_that_is_not_verified_only_warns(tmp_path):
         (
             "captions",
             cell("captions", 12, 0, "10"),
-            ":12: file_name: error: must be the name of a sound file (.wav, .flac, .ogg, .mp3); found '10'",
+            ":12: file_name: error: must end in .wav, .flac, .ogg, .mp3; found '10'",
         ),
         (
             "top-k",
@@ -547,7 +547,7 @@ def test_a_number_that_is_not_verified_only_warns(tmp_path):
         (
             "matrix",
             cell("matrix", 1, 12, " "),
-            ":1: column 13: error: must be the name of a sound file (.wav, .flac, .ogg, .mp3); found ' '",
+            ":1: column 13: error: must end in .wav, .flac, .ogg, .mp3; found ' '",
         ),
         ("matrix", cell("matrix", 3, 2, "nan"), f":3: comma, name.wav: {FINITE} 'nan'"),
     ],

@@ -18,6 +18,13 @@ def weights(run, which="last"):
     return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
 
 
+def train_arguments(system, place, run, settings):
+    """Return the arguments that train a system on the data in a folder, on the CPU."""
+    asked = ["train", system, "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
+    asked += ["--cache", str(place / "cache")]
+    return asked + [word for setting in settings for word in ("--set", setting)]
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 

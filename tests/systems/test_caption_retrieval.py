@@ -4,9 +4,7 @@ import csv
 import importlib
 import itertools
 import json
-import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +16,14 @@ import torch
 
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, read_dataset
-from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, Faulty
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity
-from systems.modules import trusting
 from systems.parts import texts, vocabulary
 from systems.parts.optimizers import AdaBound
-from tests.systems.runs import cut_off, same
-from tests.systems.tiny import HEAR, WORDS, text_model
+from tests.systems.runs import cut_off, same, train_arguments
+from tests.systems.tiny import WORDS, make_hear_data, text_model, trusting_hear
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / "systems" / "caption_retrieval").glob("*.yaml") if p.stem != "published")
@@ -46,21 +42,14 @@ def place(tmp_path_factory):
     """A folder with tiny models and data."""
     folder = tmp_path_factory.mktemp("retrieval")
     text_model(folder / "text")
-    (folder / "modules").mkdir()
-    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    generate.make_soundscapes(
-        folder / "data", clips={"development": 12, "validation": 6, "evaluation": 5}, progress=False
-    )
+    make_hear_data(folder, development=12, validation=6, evaluation=5)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
-    monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
-    with trusting(["tiny_hear"]):
+    with trusting_hear(place, monkeypatch):
         yield
-    sys.modules.pop("tiny_hear", None)
 
 
 @pytest.fixture
@@ -78,9 +67,7 @@ def arguments(place, run, *settings):
         "batch=4",
         *settings,
     )
-    asked = ["train", "systems.caption_retrieval", "--data", str(place / "data"), "--run", str(run)]
-    asked += ["--accelerator", "cpu", "--cache", str(place / "cache")]
-    return asked + [word for setting in settings for word in ("--set", setting)]
+    return train_arguments("systems.caption_retrieval", place, run, settings)
 
 
 def trained(place, run, *settings):

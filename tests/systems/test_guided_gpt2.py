@@ -2,9 +2,7 @@
 
 import csv
 import math
-import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -17,7 +15,6 @@ import transformers
 from evaluation import predictions
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split, read_dataset
-from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from evaluation.scores import Score
@@ -25,10 +22,9 @@ from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity
 from systems.guided_gpt2 import generator, scopes
-from systems.modules import trusting
 from systems.parts import generation
-from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same
-from tests.systems.tiny import HEAR, causal_model, text_model
+from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, train_arguments
+from tests.systems.tiny import causal_model, make_hear_data, text_model, trusting_hear
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / "systems" / "guided_gpt2").glob("*.yaml") if p.stem != "published")
@@ -41,19 +37,14 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guided")
     text_model(folder / "text")
     causal_model(folder / "gpt")
-    (folder / "modules").mkdir()
-    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    generate.make_soundscapes(folder / "data", clips=SPLITS, progress=False)
+    make_hear_data(folder, **SPLITS)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
-    monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
-    with trusting(["tiny_hear"]):
+    with trusting_hear(place, monkeypatch):
         yield
-    sys.modules.pop("tiny_hear", None)
 
 
 def arguments(place, run, *settings):
@@ -70,9 +61,7 @@ def arguments(place, run, *settings):
         "max_tokens=8",
         *settings,
     )
-    asked = ["train", "systems.guided_gpt2", "--data", str(place / "data"), "--run", str(run)]
-    asked += ["--accelerator", "cpu", "--cache", str(place / "cache")]
-    return asked + [word for setting in settings for word in ("--set", setting)]
+    return train_arguments("systems.guided_gpt2", place, run, settings)
 
 
 def trained(place, run, *settings):

@@ -5,7 +5,6 @@ import itertools
 import math
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,12 @@ from transformers import BertModel
 from evaluation import predictions
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split, read_dataset
-from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from evaluation.statistics import factors
 from submission.__main__ import parser as submission
 from systems import contract, listing, offtheshelf, training
 from systems.__main__ import parser
-from systems.modules import trusting
 from systems.offtheshelf import Captioner, Config, Item, Training, make_batch
 from systems.offtheshelf.context import Context
 from systems.parts import encoders, generation, vocabulary, words
@@ -42,10 +39,11 @@ from tests.systems.runs import (
     cut_off,
     rows,
     same,
+    train_arguments,
     train_in_two_processes,
     weights,
 )
-from tests.systems.tiny import HEAR, text_model
+from tests.systems.tiny import make_hear_data, text_model, trusting_hear
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systems" / "offtheshelf"
@@ -62,32 +60,23 @@ def place(tmp_path_factory):
     for parameter in model.parameters():
         parameter.data *= 10  # with the random weights, a word hardly depends on the others
     model.save_pretrained(folder / "bert-base-uncased")
-    (folder / "modules").mkdir()
-    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
     vectors = KeyedVectors(300)
     vectors.add_vectors(["a", "dog", "bird", "rain", "bell"], np.random.default_rng(0).normal(0, 0.1, (5, 300)))
     vectors.save_word2vec_format(folder / FILES["w2v"], binary=True)
     vectors.save_word2vec_format(folder / FILES["ft"], binary=False)
     vectors.save_word2vec_format(folder / FILES["glove"], binary=False, write_header=False)
-    generate.make_soundscapes(
-        folder / "data", clips={"development": 6, "validation": 4, "evaluation": 5}, progress=False
-    )
+    make_hear_data(folder, development=6, validation=4, evaluation=5)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
-    monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{place / 'modules'}")  # for other processes
-    with trusting(["tiny_hear"]):
+    with trusting_hear(place, monkeypatch):
         yield
-    sys.modules.pop("tiny_hear", None)
 
 
 def arguments(place, run, *settings, small=(*NARROW, *HEARD)):
-    keys = [word for setting in (*small, *settings) for word in ("--set", setting)]
-    asked = ["train", "systems.offtheshelf", "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
-    return [*asked, "--cache", str(place / "cache"), *keys]
+    return train_arguments("systems.offtheshelf", place, run, (*small, *settings))
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,21 @@
 
 import csv
 import signal
-import sys
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from evaluation.cli import command
-from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, Faulty
 from systems import contract, offtheshelf
 from systems.__main__ import parser
 from systems.downloads import required
-from systems.modules import trusting
 from systems.offtheshelf import Config, Item, Training, make_batch
 from systems.offtheshelf.pretrained import PADDING, PretrainedCaptioner
 from systems.parts import generation
-from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, weights
-from tests.systems.tiny import HEAR, causal_model, llama_model
+from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, train_arguments, weights
+from tests.systems.tiny import causal_model, llama_model, make_hear_data, trusting_hear
 
 SMALL = ("audio_encoder=tiny_hear", "overlap=0", "heads=2", "head_size=4", "max_words=6", "batch=8", "epochs=2")
 
@@ -30,26 +27,19 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
     causal_model(folder / "gpt")
     llama_model(folder / "llama")
-    (folder / "modules").mkdir()
-    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    generate.make_soundscapes(
-        folder / "data", clips={"development": 4, "validation": 2, "evaluation": 3}, progress=False
-    )
+    make_hear_data(folder, development=4, validation=2, evaluation=3)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
-    monkeypatch.syspath_prepend(str(place / "modules"))
-    with trusting(["tiny_hear"]):
+    with trusting_hear(place, monkeypatch):
         yield
-    sys.modules.pop("tiny_hear", None)
 
 
 def arguments(place, run, *settings):
     settings = (*SMALL, "longest=10", f"decoder={place / 'llama'}", "fusion=prefix", "tuning=lora", *settings)
-    asked = ["train", "systems.offtheshelf", "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
-    return [*asked, "--cache", str(place / "cache"), *(word for one in settings for word in ("--set", one))]
+    return train_arguments("systems.offtheshelf", place, run, settings)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,17 @@
 """Tiny models with random weights: two HEAR modules, a BERT, a GPT-2, a Llama and a BART."""
 
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from evaluation.data.soundscapes import generate
+from systems.modules import trusting
+
+ROOT = Path(__file__).parents[2]
 HEAR = '''
 """A HEAR module: 100 ms windows of 8 kHz through a layer."""
 import torch
@@ -64,6 +73,23 @@ def get_timestamp_embeddings(audio, model):
 '''
 
 WORDS = "a again and bark barks bell bird birds crowd dog door engine evaluation fall falls in no rain ring saw sings"
+
+
+def make_hear_data(folder, **clips):
+    """Write the module `tiny_hear` and a data set with these numbers of clips of each split."""
+    (folder / "modules").mkdir()
+    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
+    generate.make_soundscapes(folder / "data", clips=clips, progress=False)
+
+
+@contextmanager
+def trusting_hear(folder, monkeypatch):
+    """Let this process and other processes import `tiny_hear` from the folder of `make_hear_data`."""
+    monkeypatch.syspath_prepend(str(folder / "modules"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(folder / "modules")]))
+    with trusting(["tiny_hear"]):
+        yield
+    sys.modules.pop("tiny_hear", None)
 
 
 def text_model(folder, layers=3, seed=0):

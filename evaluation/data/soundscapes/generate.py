@@ -1,6 +1,5 @@
 """Generation of the data set of soundscapes, in Clotho's layout."""
 
-import csv
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from evaluation.data.audio import write_wave
 from evaluation.data.soundscapes.grammar import CAPTIONS, describe
 from evaluation.data.soundscapes.scenes import plan, scene_text
 from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, Scene, render
+from evaluation.data.tables import write_table
 from evaluation.files import appearing
 from evaluation.findings import BadRequest
 from evaluation.processes import start_worker
@@ -120,9 +120,3 @@ def _write_clip(folder: Path, seed: int, job: Job) -> list[str]:
     rng = random_of(seed, split, index + 1)
     write_wave(folder / split / name, render(rng, scene), SAMPLE_RATE)
     return describe(rng, scene)
-
-
-def write_table(path: Path, rows: list[list[str]]) -> None:
-    """Write rows as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)

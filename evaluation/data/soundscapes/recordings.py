@@ -27,10 +27,11 @@ import numpy as np
 from numpy.random import Generator
 
 from evaluation.data.audio import write_wave
-from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs, write_table
+from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs
 from evaluation.data.soundscapes.grammar import describe
 from evaluation.data.soundscapes.scenes import arrange, scene_text
 from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE, Scene, render
+from evaluation.data.tables import write_table
 from evaluation.files import appearing
 
 RECORDINGS = MappingProxyType({"development": 16, "validation": 4, "evaluation": 8})

@@ -172,7 +172,7 @@ def test_all_clips_that_cannot_be_decoded_are_reported(data, tmp_path):
 def test_a_killed_call_leaves_nothing_and_can_be_repeated(data, tmp_path, monkeypatch):
     child = os.fork()
     if not child:
-        monkeypatch.setattr(mixing, "_write_table", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(mixing.tables, "write_table", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         mix_clips(data, tmp_path / "mixed", pairs=2)
     os.waitpid(child, 0)
     assert not (tmp_path / "mixed").exists()

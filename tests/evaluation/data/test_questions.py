@@ -6,6 +6,7 @@ import pytest
 
 from evaluation.data.questions import read_questions
 from evaluation.findings import BadRequest, Faulty
+from tests.evaluation.json_lines import written
 
 ROW = {
     "id": "dev_1",
@@ -16,15 +17,9 @@ ROW = {
 }
 
 
-def lines(folder, rows):
-    path = folder / "dev.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def test_json_lines_of_2026(tmp_path):
     rows = [ROW, {**ROW, "id": 2, "question_type": "order", "source_dataset": "MMAR", "other": 1}]
-    questions, notes = read_questions(lines(tmp_path, rows))
+    questions, notes = read_questions(written(tmp_path, rows))
     first, second = questions.questions
     assert (first.id, first.options, first.answer, first.audio) == (
         "dev_1",
@@ -35,7 +30,7 @@ def test_json_lines_of_2026(tmp_path):
     assert (second.id, second.type, second.part) == ("2", "order", "MMAR")
     assert notes == []
     assert repr(questions) == "Questions(2 questions about 1 clip)"
-    turned = lines(tmp_path, [{**ROW, "multi_choice": ["Wind", "Rain"]}, rows[1]])
+    turned = written(tmp_path, [{**ROW, "multi_choice": ["Wind", "Rain"]}, rows[1]])
     assert read_questions(turned)[0].fingerprint == questions.fingerprint
 
 
@@ -86,22 +81,22 @@ BAD = [
 @pytest.mark.parametrize(("change", "message"), BAD)
 def test_a_bad_question_is_refused(tmp_path, change, message):
     with pytest.raises(Faulty) as caught:
-        read_questions(lines(tmp_path, [{**ROW, **change}]))
+        read_questions(written(tmp_path, [{**ROW, **change}]))
     assert message in str(caught.value)
 
 
 def test_repeated_ids_and_missing_answers_are_reported_together(tmp_path):
     blind = {key: value for key, value in ROW.items() if key != "answer"}
-    path = lines(tmp_path, [ROW, {**blind, "id": "dev_2"}, ROW])
+    path = written(tmp_path, [ROW, {**blind, "id": "dev_2"}, ROW])
     with pytest.raises(Faulty) as caught:
         read_questions(path)
     assert [(finding.line, finding.column) for finding in caught.value.findings] == [(2, "answer"), (3, "")]
-    assert read_questions(lines(tmp_path, [blind]))[0].is_blind
+    assert read_questions(written(tmp_path, [blind]))[0].is_blind
 
 
 def test_a_file_of_another_kind_gets_one_finding(tmp_path):
     with pytest.raises(Faulty, match="must have questions, which are objects") as caught:
-        read_questions(lines(tmp_path, [{"qid": "a"}, {"qid": "a"}]))
+        read_questions(written(tmp_path, [{"qid": "a"}, {"qid": "a"}]))
     assert len(caught.value.findings) == 1
 
 

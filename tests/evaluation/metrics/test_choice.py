@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from evaluation.choice_formats import read_answers
 from evaluation.data.questions import Question, Questions
 from evaluation.findings import BadRequest, Faulty
-from evaluation.metrics import choice
 from evaluation.metrics.choice import evaluate, validate
+from evaluation.metrics.sets import year_sets
 from evaluation.scores import Score, check
 from evaluation.statistics import comparison
 from evaluation.statistics.intervals import jackknife
@@ -154,4 +154,4 @@ def test_requests_are_checked():
         evaluate(blind, {"q1": "Rain"})
     score = evaluate(QUESTIONS, {"q1": "Rain", "q2": "A cat"}, metrics=["dcase2025"])
     assert score.unavailable == {"macro_parts": "the questions have no parts"}
-    assert choice.metric_sets()["dcase2026"].metrics == ("accuracy",)
+    assert year_sets("choice")["dcase2026"].metrics == ("accuracy",)

@@ -1,7 +1,5 @@
 """Moment retrieval: scores equal a slow oracle, and predictions that break a rule are reported with their lines."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ from evaluation.moment_formats import read_moments
 from evaluation.scores import Score, check
 from evaluation.statistics import comparison
 from evaluation.statistics.intervals import jackknife
+from tests.evaluation.json_lines import written
 
 
 def overlap_ratio(window, truth):
@@ -130,13 +129,6 @@ def recordings():
 
 
 GOOD = {"a_1": [[4, 10, 0.9]], "a_2": [[20, 30, 0.9]], "b_1": [[30, 35, 0.9]]}
-
-
-def written(folder, rows):
-    """Write a prediction as JSON lines; rows are objects, or texts that are written as they are."""
-    path = folder / "submission.jsonl"
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
-    return path
 
 
 def rows_of(predictions):

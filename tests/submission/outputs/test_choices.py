@@ -71,10 +71,19 @@ def no_option(line: int, found: str, rest: str) -> str:
 
 
 MUTATIONS = {
-    "case": (table(rows(dev_0001="rain")), no_option(2, "'rain'", "did you mean 'Rain'?")),
-    "blank": (table(rows(dev_0001="Music ")), no_option(2, "'Music '", "did you mean 'Music'?")),
-    "no leading blank": (table(rows(dev_0004="leading")), no_option(5, "'leading'", "did you mean ' leading'?")),
-    "no comma": (table(rows(dev_0001="A door closing")), no_option(2, "'A door closing'", "did you mean 'A door, cl")),
+    "case": (
+        table(rows(dev_0001="rain")),
+        no_option(2, "'rain'", "there is 'Rain', and answers are compared verbatim"),
+    ),
+    "blank": (
+        table(rows(dev_0001="Music ")),
+        no_option(2, "'Music '", "there is 'Music', and answers are compared verbatim"),
+    ),
+    "no leading blank": (
+        table(rows(dev_0004="leading")),
+        no_option(5, "'leading'", "there is ' leading', and answers are"),
+    ),
+    "no comma": (table(rows(dev_0001="A door closing")), no_option(2, "'A door closing'", "there is 'A door, cl")),
     "separate accent": (table(rows(dev_0004="e\u0301")), no_option(5, "'e\u0301'", "there is 'é' in Unicode form NFC")),
     "a letter": (table(rows(dev_0001="C")), no_option(2, "'C'", "did you mean 'Music'?")),
     "a letter in brackets": (table(rows(dev_0003="(b)")), no_option(4, "'(b)'", "did you mean 'two times'?")),
