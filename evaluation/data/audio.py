@@ -42,8 +42,8 @@ RATES = (1_000, 768_000)  # Hz; lower rates carry no useful sound, and no conver
 MOST_CHANNELS = 64
 MOST_VALUES = 2**29  # samples x channels: 3.4 hours of mono at 44.1 kHz, 2 GiB of float32
 LARGEST = 2.0**31  # largest accepted sample: float files may hold unscaled 32-bit integers, but not more
-BLOCK = 2**20  # number of samples, of all channels together, to decode at a time
-LONG = 2**24  # number of samples to resample at a time: 6 minutes at 44.1 kHz, so almost all clips are one block
+BLOCK = 2**20  # number of samples, of all channels together, to decode or resample at a time
+LONG = 2**24  # maximum number of samples that are resampled at once: 6 minutes at 44.1 kHz
 KERNEL = 2**22  # maximum number of values of torchaudio's resampling filters
 
 
@@ -257,8 +257,8 @@ def load_audio(path: Path, sample_rate: int) -> np.ndarray:
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """Resample mono audio, an array of shape (samples,), from `rate` to `sample_rate` Hz.
 
-    This takes about as much memory as the result. Long audio is resampled in blocks of `LONG` samples, which changes
-    the result by rounding errors only. torchaudio stores one filter for each output phase. Usual rates
+    This takes about as much memory as the result. Audio of more than `LONG` samples is resampled in blocks, which
+    changes the result by rounding errors only. torchaudio stores one filter for each output phase. Usual rates
     (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz) have a large greatest common divisor. So their filters
     together have at most 0.6 million values. From 44,099 to 44,100 Hz, they would have two billion values. If
     there are more than `KERNEL` values, soxr resamples instead (at its quality "HQ"). soxr computes the filters while
@@ -283,7 +283,7 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     if len(samples) <= LONG:
         return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
     margin = before * math.ceil(half_width / before)
-    step = before * (LONG // before)  # so all blocks begin with the same filter
+    step = before * math.ceil(BLOCK / before)  # so all blocks begin with the same filter
     resampled = np.empty(math.ceil(len(samples) * after / before), np.float32)
     for start in range(0, len(samples), step):
         block = _with_neighbours(samples, start, step, margin)
