@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from evaluation.findings import BadRequest, Finding
+from evaluation.findings import Finding
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
 
@@ -117,7 +117,7 @@ def _score_captions(
 def _read_questions(path: Path, split: str) -> tuple[Any, list[Finding]]:
     from evaluation.data.questions import read_questions
 
-    return read_questions(_file_of_split(path, "questions", split))
+    return read_questions(_file_of_split(path, "choice", split))
 
 
 def _score_choice(
@@ -159,18 +159,16 @@ def _score_moments(
     return moments.evaluate(truth, prediction, metrics=chosen, interval=interval or "jackknife", file=file or str(path))
 
 
-def _file_of_split(path: Path, stem: str, split: str) -> Path:
-    """Return the file of a split if the path is a folder that `data make` wrote, otherwise the path itself.
+def _file_of_split(path: Path, kind: str, split: str) -> Path:
+    """Return the file of a split if the path is a data folder of a kind, otherwise the path itself.
 
     Raises:
-        BadRequest: The folder has such files, but none for this split.
+        BadRequest: The folder has files of splits, but none of this split.
     """
-    file = path / f"{stem}_{split}.jsonl"
-    others = sorted(other.stem.removeprefix(f"{stem}_") for other in path.glob(f"{stem}_*.jsonl"))
-    if not file.is_file() and others:
-        raise BadRequest(f"{file}: no such file; the splits in this folder: {', '.join(others)}")
-    if file.is_file():
-        return file
+    from evaluation.data.split_files import split_file, split_files
+
+    if split_files(path, kind):
+        return split_file(path, kind, split)
     return path
 
 
