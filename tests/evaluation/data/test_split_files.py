@@ -20,9 +20,7 @@ def test_files_and_folders_of_splits(tmp_path):
     assert split_files(tmp_path, MOMENTS) == {}
     assert split_files(tmp_path / "nowhere", CHOICE) == {}
     assert split_file(tmp_path, CHOICE, "evaluation") == tmp_path / "questions_evaluation"
-    with pytest.raises(
-        BadRequest, match=r"questions_validation.jsonl: no such .*: development, evaluation, test$"
-    ):
+    with pytest.raises(BadRequest, match=r"questions_validation.jsonl: no such .*: development, evaluation, test$"):
         split_file(tmp_path, CHOICE, "validation")
     with pytest.raises(BadRequest, match=r"moments_test.jsonl: no such file; the splits in this folder: none$"):
         split_file(tmp_path, MOMENTS, "test")
