@@ -169,16 +169,13 @@ def _source(path: Path, kind: str, split: str) -> Path:
         BadRequest: The data folder does not have this split, or its data are of another kind.
     """
     from evaluation.data.layouts import LAYOUTS, layout_of
+    from evaluation.data.split_files import split_file, split_files
 
-    layout, other = LAYOUTS[kind], layout_of(path)
-    sources = layout.sources(path)
-    if split in sources:
-        return sources[split]
-    if sources:
-        splits = ", ".join(sources)
-        raise BadRequest(f"{path / layout.stem}_{split}.jsonl: no such file; the splits in this folder: {splits}")
+    if split_files(path, kind):
+        return split_file(path, kind, split)
+    other = layout_of(path)
     if other:
-        message = f"must have {layout.content}; found {LAYOUTS[other].content}"
+        message = f"must have {LAYOUTS[kind].content}; found {LAYOUTS[other].content}"
         raise BadRequest(f"{path}: {message}: give another folder, or use `score {other}`")
     return path
 

@@ -105,16 +105,11 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path) -> Findin
         for path in _files_of(other, run, split):
             if other is not kind and path.is_file() and other.holds(path):
                 message = f"is missing: {task.name} needs {kind.answers}, and {path.name} has {other.of_system}; give "
-                message += f"the run of a {kind.system}"
-                if kind.is_predicted:
-                    message += f", or, if the system does both tasks: {command} --as {kind.name}"
+                message += f"the run of a {kind.system}, or, if the system does both tasks: {command} --as {kind.name}"
                 return Finding(str(expected), message=message)
     own = task.output_form.own_prediction.format(split=split)
-    message = f"is missing, and {task.name} needs it; "
-    if kind.is_predicted:
-        message += f"make it: {command}; for a system of your own, "
-    message += own
-    return Finding(str(expected), message=message)
+    advice = f"make it: {command}; for a system of your own, {own}"
+    return Finding(str(expected), message=f"is missing, and {task.name} needs it; {advice}")
 
 
 # Descriptions ---------------------------------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ def find_moments(model: "MomentFinder", split: AskedSplit) -> Moments:
                 raise BadRequest(f"moments must give windows for each query; found {counts}: correct the model")
             for query, of_query in zip(queries, windows, strict=True):
                 found[query.id] = _checked(of_query, len(samples) / model.sample_rate, query.id)
+            del samples  # so the next recording is loaded into the same memory
     in_order = [found[query.id] for query in split.content.queries]
     return Moments(
         tuple(split.content.by_id),
@@ -161,6 +162,7 @@ def load_recordings(split: AskedSplit, sample_rate: int) -> "Iterator[tuple[list
             continue
         if not findings:
             yield queries_of[name], torch.from_numpy(samples)
+        del samples  # so the next recording is loaded into the same memory
     if findings:
         raise Faulty(findings)
 

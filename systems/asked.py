@@ -24,12 +24,12 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from evaluation.data.dataset import SPLITS, Dataset, read_dataset
+from evaluation.data.split_files import CHOICE, MOMENTS, split_file, split_files
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.kinds import KINDS
 from evaluation.text import unknown_key
 
-CLIPS, CHOICE, MOMENTS = "clips", "choice", "moments"
-STEMS: Mapping[str, str] = MappingProxyType({CHOICE: "questions", MOMENTS: "moments"})  # beginnings of file names
+CLIPS = "clips"  # the other kinds are `CHOICE` and `MOMENTS`
 # The content of the data folders of each kind, for messages.
 CONTENTS: Mapping[str, str] = MappingProxyType(
     {
@@ -85,7 +85,7 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
     for split in splits:
         if split not in SPLITS:
             raise BadRequest(unknown_key(split, SPLITS, "split"))
-        source = _source(folder, kind, split)
+        source = split_file(folder, kind, split)
         content, found = KINDS[kind].read_truth(source, split)
         notes += found
         paths = content.paths if kind == CHOICE else content.paths(folder / split)
@@ -101,8 +101,8 @@ def kind_of(folder: Path) -> str:
     """Return the kind of a data folder: `CLIPS`, `CHOICE` or `MOMENTS`."""
     if any(folder.glob("*captions*.csv")):
         return CLIPS
-    for kind, stem in STEMS.items():
-        if any(path.stem.removeprefix(f"{stem}_") in SPLITS for path in folder.glob(f"{stem}_*")):
+    for kind in (CHOICE, MOMENTS):
+        if split_files(folder, kind):
             return kind
     return CLIPS
 
@@ -118,22 +118,6 @@ def require_kind(system: ModuleType, dataset: Dataset, *splits: str) -> None:
     for kind in found - {expected}:
         message = f"must have {CONTENTS[expected]}, on which {system.__name__} trains; found {CONTENTS[kind]}"
         raise BadRequest(f"{dataset.folder}: {message}: give another data folder, or train another system")
-
-
-def _source(folder: Path, kind: str, split: str) -> Path:
-    """Return the file or folder of a split.
-
-    Raises:
-        BadRequest: The split has no such file or folder.
-    """
-    file = folder / f"{STEMS[kind]}_{split}.jsonl"
-    if file.is_file():
-        return file
-    if kind == CHOICE and file.with_suffix("").is_dir():
-        return file.with_suffix("")
-    names = {path.stem.removeprefix(f"{STEMS[kind]}_") for path in folder.glob(f"{STEMS[kind]}_*")}
-    existing = ", ".join(name for name in SPLITS if name in names) or "none"
-    raise BadRequest(f"{file}: no such file; the splits in this folder: {existing}")
 
 
 def _missing_sounds(names: Sequence[str], source: Path) -> list[Finding]:

@@ -25,7 +25,7 @@ A clip may also be refused after it was encoded: its embeddings must be finite (
 import contextlib
 import math
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +43,8 @@ RATES = (1_000, 768_000)  # Hz; lower rates carry no useful sound, and no conver
 MOST_CHANNELS = 64
 MOST_VALUES = 2**29  # samples x channels: 3.4 hours of mono at 44.1 kHz, 2 GiB of float32
 LARGEST = 2.0**31  # largest accepted sample: float files may hold unscaled 32-bit integers, but not more
-BLOCK = 2**20  # number of frames to read at a time from an encoding that cannot seek
+BLOCK = 2**20  # number of samples, of all channels together, to decode or resample at a time
+LONG = 2**24  # maximum number of samples that are resampled at once: 6 minutes at 44.1 kHz
 KERNEL = 2**22  # maximum number of values of torchaudio's resampling filters
 
 
@@ -72,11 +73,13 @@ class Sound:
 def decode(path: Path) -> tuple[np.ndarray, int]:
     """Decode a file to mono. Return an array of shape (samples,), float32, and the sample rate in Hz.
 
+    The file is decoded in blocks, so that the array takes most of the memory, whatever the number of channels.
+
     Raises:
         UnusableSound: The file is refused; the module's docstring lists the reasons.
     """
     samples, sound = _decode(path)
-    return _mono(samples), sound.sample_rate
+    return samples, sound.sample_rate
 
 
 def sound_facts(path: Path) -> Sound:
@@ -84,54 +87,114 @@ def sound_facts(path: Path) -> Sound:
     return _decode(path)[1]
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """Average channels, (frames, channels) to (frames,)."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
-    return samples.mean(axis=1)
-
-
 def _decode(path: Path) -> tuple[np.ndarray, Sound]:
-    """Decode all channels. Return an array of shape (frames, channels), float32, and facts about the file."""
+    """Decode a file to mono. Return an array of shape (samples,), float32, and facts about the file."""
+    levels = _Levels()
     try:
-        parts = [_read(source) for source in sources(path)]
+        parts = [_read(source, levels) for source in sources(path)]
     except OSError as error:
         if path.is_symlink() and not path.exists():
             raise UnusableSound(f"is a link to {path.readlink()}, which does not exist; copy the file there") from None
         raise UnusableSound(f"cannot be opened ({error.strerror or error}); check the file") from None
-    forms = {(rate, samples.shape[1]) for samples, rate in parts}
+    forms = {(rate, channels) for _, rate, channels in parts}
     if len(forms) > 1:
         raise UnusableSound("consists of joined files with different sample rates or channels; split it into its files")
     [(sample_rate, channels)] = forms
-    if len(parts) == 1:
-        samples = parts[0][0]
-    else:
-        samples = np.concatenate([part for part, _ in parts])
+    samples = _joined([samples for samples, _, _ in parts])
     if not len(samples):
         raise UnusableSound("is empty: no samples; replace the file")
-    peak = max(float(samples.max()), -float(samples.min()))  # NaN if any value is NaN
-    if not peak <= LARGEST:
-        raise UnusableSound(_values_fault(samples))
-    return samples, Sound(len(samples), sample_rate, channels, peak)
+    levels.check()
+    return samples, Sound(len(samples), sample_rate, channels, levels.peak)
 
 
-def _read(source: Source) -> tuple[np.ndarray, int]:
-    """Decode one stream. Return an array of shape (frames, channels), float32, and the sample rate in Hz."""
-    with _opened(source) as file:
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return arrays one after the other. A single array is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts)
+
+
+@dataclass
+class _Levels:
+    """The largest value of a file, and the number of its faulty values, from all blocks.
+
+    Attributes:
+        peak: The largest absolute value of the blocks with finite values.
+        not_finite: Number of frames with NaN or infinity.
+        beyond: Number of frames with values beyond `LARGEST`.
+    """
+
+    peak: float = 0.0
+    not_finite: int = 0
+    beyond: int = 0
+
+    def add(self, block: np.ndarray) -> None:
+        """Add a block, an array of shape (frames, channels)."""
+        if not len(block):
+            return
+        peak = max(float(block.max()), -float(block.min()))  # NaN if any value is NaN
+        if not peak <= LARGEST:
+            self.not_finite += int((~np.isfinite(block)).any(axis=1).sum())
+            self.beyond += int((np.abs(block) > LARGEST).any(axis=1).sum())
+        self.peak = max(self.peak, peak)
+
+    def check(self) -> None:
+        """Refuse samples that are not finite or beyond `LARGEST`."""
+        if self.not_finite:
+            raise UnusableSound(f"has {plural(self.not_finite, 'sample')} with NaN or infinity; replace the file")
+        if self.beyond:
+            found = f"{self.beyond} beyond {LARGEST:.1e}, the largest {self.peak:.1e}"
+            raise UnusableSound(f"must have samples in [-1, 1]; found {found}: the file is damaged, replace it")
+
+
+class _Stream(soundfile.SoundFile):
+    """An audio file that is read once, from its start to its end.
+
+    If a file can seek, soundfile seeks after each block to the position that the decoder already has. This would change
+    the rounding of an MP3 file.
+    """
+
+    def seekable(self) -> bool:
+        """Return False, so that soundfile does not seek."""
+        return False
+
+    @property
+    def promised(self) -> int | None:
+        """The number of frames according to the header, or None if the encoding does not state it."""
+        if super().seekable():
+            return int(self.frames)
+        return None
+
+
+def _read(source: Source, levels: _Levels) -> tuple[np.ndarray, int, int]:
+    """Decode one stream, and add its values to `levels`.
+
+    Returns:
+        samples: (frames,) float32, the mean over the channels.
+        sample_rate: The sample rate in Hz.
+        channels: The number of channels.
+    """
+    with _decoder_errors(), _Stream(source) as file:
         _check_size(file)
-        samples = _read_frames(file)
-        if file.seekable() and len(samples) < file.frames:
-            message = f"is cut off: {len(samples)} of the {file.frames} samples that its header promises"
-            raise UnusableSound(f"{message}; copy it again")
-        return samples, file.samplerate
+        if file.promised is None:
+            samples = _joined([*_blocks(file, levels)])
+        else:
+            samples = np.empty(file.promised, np.float32)
+            frames = 0
+            for block in _blocks(file, levels):
+                samples[frames : frames + len(block)] = block
+                frames += len(block)
+            if frames < file.promised:
+                message = f"is cut off: {frames} of the {file.promised} samples that its header promises"
+                raise UnusableSound(f"{message}; copy it again")
+        return samples, file.samplerate, file.channels
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
-    """Open a stream to decode it. Within the block, errors of the decoder become `UnusableSound`."""
+def _decoder_errors() -> Iterator[None]:
+    """Within the block, turn errors of the decoder into `UnusableSound`."""
     try:
-        with soundfile.SoundFile(source) as file:
-            yield file
+        yield
     # MemoryError: a damaged header promises more samples than fit into memory.
     except (soundfile.LibsndfileError, soundfile.SoundFileRuntimeError, MemoryError) as error:
         reason = getattr(error, "error_string", str(error))
@@ -140,7 +203,7 @@ def _opened(source: Source) -> Iterator[soundfile.SoundFile]:
         raise UnusableSound(f"does not decode ({reason.strip(' .')}); replace the file") from None
 
 
-def _check_size(file: soundfile.SoundFile) -> None:
+def _check_size(file: _Stream) -> None:
     """Refuse a file if its header asks for more memory or time than a clip needs."""
     lowest, highest = RATES
     if not lowest <= file.samplerate <= highest:
@@ -148,56 +211,51 @@ def _check_size(file: soundfile.SoundFile) -> None:
         raise UnusableSound(f"{message}: resample it, or correct its header")
     if file.channels > MOST_CHANNELS:
         raise UnusableSound(f"must have at most {MOST_CHANNELS} channels; found {file.channels}: mix it down")
-    if file.seekable() and file.frames * file.channels > MOST_VALUES:
+    if (file.promised or 0) * file.channels > MOST_VALUES:
         raise UnusableSound(_too_long(file))
 
 
-def _too_long(file: soundfile.SoundFile) -> str:
+def _too_long(file: _Stream) -> str:
     hours = MOST_VALUES / file.channels / file.samplerate / 3600
     message = f"must last at most {hours:.1f} h at {file.samplerate:,} Hz with {plural(file.channels, 'channel')}"
     return f"{message}; it is longer, or its header is damaged: cut it into clips"
 
 
-def _read_frames(file: soundfile.SoundFile, count: int = -1) -> np.ndarray:
-    """Read frames from the current position, (frames, channels) float32 (default: all frames).
+def _blocks(file: _Stream, levels: _Levels) -> Iterator[np.ndarray]:
+    """Decode a file in blocks, and add them to `levels`. Yield the mean over the channels, (frames,) float32.
 
-    Encodings that cannot seek (GSM 6.10, G.721, ADPCM, DPCM) are read in blocks.
+    At least one block is yielded. Encodings that do not state their length (GSM 6.10, G.721, ADPCM, DPCM) are refused
+    when they are too long.
     """
-    # This gives the same floats for 16-bit samples as libsndfile, in half the time.
-    is_short = file.subtype == "PCM_16"
-    dtype = "int16" if is_short else "float32"
-    if file.seekable():
-        samples = file.read(count, dtype=dtype, always_2d=True)
-    else:
-        samples = _read_blocks(file, dtype)
-    if is_short:
-        samples = samples * np.float32(2**-15)
-    return samples
-
-
-def _read_blocks(file: soundfile.SoundFile, dtype: str) -> np.ndarray:
-    """Read all frames of a file that cannot seek."""
-    blocks = []
     frames = 0
+    size = BLOCK // file.channels
     while True:
-        block = file.read(BLOCK, dtype=dtype, always_2d=True)
+        block = _read_frames(file, size)
         frames += len(block)
         if frames * file.channels > MOST_VALUES:
             raise UnusableSound(_too_long(file))
-        blocks.append(block)
-        if len(block) < BLOCK:
-            return np.concatenate(blocks)
+        levels.add(block)
+        yield _mixed(block)
+        if len(block) < size:
+            return
 
 
-def _values_fault(samples: np.ndarray) -> str:
-    """Return the message for samples that are not finite or beyond `LARGEST`."""
-    not_finite = int((~np.isfinite(samples)).any(axis=1).sum())
-    if not_finite:
-        return f"has {plural(not_finite, 'sample')} with NaN or infinity; replace the file"
-    beyond = int((np.abs(samples) > LARGEST).any(axis=1).sum())
-    largest = float(np.abs(samples).max())
-    message = f"must have samples in [-1, 1]; found {beyond} beyond {LARGEST:.1e}, the largest {largest:.1e}"
-    return f"{message}: the file is damaged, replace it"
+def _read_frames(file: soundfile.SoundFile, number: int) -> np.ndarray:
+    """Read this number of frames, or fewer at the end of the file, from the current position, (frames, channels)."""
+    if file.subtype == "PCM_16":
+        # This gives the same floats as libsndfile, in half the time.
+        return file.read(number, dtype="int16", always_2d=True) * np.float32(2**-15)
+    return file.read(number, dtype="float32", always_2d=True)
+
+
+def _mixed(block: np.ndarray) -> np.ndarray:
+    """Return the mean over the channels, (frames,), of an array of shape (frames, channels)."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    with np.errstate(invalid="ignore", over="ignore"):  # `_Levels.check` refuses values that are not finite
+        if block.shape[1] == 2:  # equals `mean`, which takes several times as long
+            return (block[:, 0] + block[:, 1]) / np.float32(2)
+        return block.mean(axis=1)
 
 
 def load_audio(path: Path, sample_rate: int) -> np.ndarray:
@@ -214,7 +272,7 @@ def can_load_excerpts(path: Path, sample_rate: int) -> bool:
     """
     if sources(path) != [path]:
         return False
-    with _opened(path) as file:
+    with _decoder_errors(), soundfile.SoundFile(path) as file:
         return file.seekable() and _kernel_values(file.samplerate, sample_rate) <= KERNEL
 
 
@@ -234,14 +292,14 @@ def load_excerpt(path: Path, sample_rate: int, start: int, length: int) -> np.nd
     Raises:
         UnusableSound: The file cannot be decoded, or ends before the end of the excerpt.
     """
-    with _opened(path) as file:
+    with _decoder_errors(), soundfile.SoundFile(path) as file:
         rate = file.samplerate
-        before, after, overlap = _resampling(rate, sample_rate)
-        margin = math.ceil(overlap / before)
+        before, after, half_width = _filters(rate, sample_rate)
+        margin = math.ceil(half_width / before)
         first_block = max(0, start // after - margin)
         end_block = math.ceil((start + length) / after) + margin
         file.seek(min(first_block * before, file.frames))
-        samples = _mono(_read_frames(file, (end_block - first_block) * before))
+        samples = _mixed(_read_frames(file, (end_block - first_block) * before))
     offset = start - first_block * after
     excerpt = resample(samples, rate, sample_rate)[offset : offset + length]
     if len(excerpt) < length:
@@ -252,7 +310,8 @@ def load_excerpt(path: Path, sample_rate: int, start: int, length: int) -> np.nd
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """Resample mono audio, an array of shape (samples,), from `rate` to `sample_rate` Hz.
 
-    This takes about as much memory as the audio itself. torchaudio stores one filter for each output phase. Usual rates
+    This takes about as much memory as the result. Audio of more than `LONG` samples is resampled in blocks, which
+    changes the result by rounding errors only. torchaudio stores one filter for each output phase. Usual rates
     (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz) have a large greatest common divisor. So their filters
     together have at most 0.6 million values. From 44,099 to 44,100 Hz, they would have two billion values. If
     there are more than `KERNEL` values, soxr resamples instead (at its quality "HQ"). soxr computes the filters while
@@ -263,6 +322,7 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """
     if rate == sample_rate:
         return samples
+    before, after, half_width = _filters(rate, sample_rate)
     try:
         if _kernel_values(rate, sample_rate) > KERNEL:
             import soxr
@@ -273,7 +333,45 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     except ModuleNotFoundError as error:
         raise extras.not_installed(error) or error from None
 
-    return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+    if len(samples) <= LONG:
+        return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+    margin = before * math.ceil(half_width / before)
+    step = before * math.ceil(BLOCK / before)  # so all blocks begin with the same filter
+    resampled = np.empty(math.ceil(len(samples) * after / before), np.float32)
+    for start in range(0, len(samples), step):
+        block = _with_neighbours(samples, start, step, margin)
+        part = torchaudio.functional.resample(torch.from_numpy(block), rate, sample_rate).numpy()
+        place = resampled[start // before * after :][: step // before * after]
+        place[:] = part[margin // before * after :][: len(place)]
+    return resampled
+
+
+def _filters(rate: int, sample_rate: int) -> tuple[int, int, int]:
+    """Return the sizes of torchaudio's resampling filters (`_get_sinc_resample_kernel`, its defaults).
+
+    Returns:
+        before: The number of input samples after which the same filters are used again.
+        after: The number of filters, one for each output sample in this time.
+        half_width: The number of input samples that the filters need before and after those of this time.
+    """
+    divisor = math.gcd(rate, sample_rate)
+    before, after = rate // divisor, sample_rate // divisor
+    return before, after, math.ceil(6 * before / (min(before, after) * 0.99))
+
+
+def _kernel_values(rate: int, sample_rate: int) -> int:
+    """Return the number of values of torchaudio's resampling filters."""
+    before, after, half_width = _filters(rate, sample_rate)
+    return after * (before + 2 * half_width)
+
+
+def _with_neighbours(samples: np.ndarray, start: int, length: int, margin: int) -> np.ndarray:
+    """Return `length` samples from `start`, with `margin` samples before and after them; zeros where there are none."""
+    block = np.zeros(margin + length + margin, np.float32)
+    first = max(start - margin, 0)
+    part = samples[first : start + length + margin]
+    block[first - start + margin :][: len(part)] = part
+    return block
 
 
 def write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
@@ -286,25 +384,6 @@ def write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, sample_rate, len(whole), "NONE", ""))
         file.writeframes(whole.tobytes())
-
-
-def _resampling(rate: int, sample_rate: int) -> tuple[int, int, int]:
-    """Return the sizes of torchaudio's resampling (`_get_sinc_resample_kernel`, its defaults).
-
-    Returns:
-        The number of samples of a block before resampling, and after it; and the number of samples of each neighbouring
-        block that the filters cover, before resampling.
-    """
-    divisor = math.gcd(rate, sample_rate)
-    before, after = rate // divisor, sample_rate // divisor
-    overlap = math.ceil(6 * before / (min(before, after) * 0.99))
-    return before, after, overlap
-
-
-def _kernel_values(rate: int, sample_rate: int) -> int:
-    """Return the number of values of torchaudio's resampling filters."""
-    before, after, overlap = _resampling(rate, sample_rate)
-    return after * (before + 2 * overlap)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from evaluation import json_objects
 from evaluation.data import audio, recordings
 from evaluation.data.dataset import Split, survey
 from evaluation.data.layouts import LAYOUTS, Layout, layout_of
+from evaluation.data.split_files import CHOICE, MOMENTS, STEMS, split_files
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, counted
 from evaluation.text import printable, quoted, table
 
@@ -33,12 +34,13 @@ def check_dataset(path: Path) -> tuple[str, list[Finding]]:
     """
     if path.is_file():
         kind = _kind_of_file(path)
-        return _check_answers(LAYOUTS[kind], {_split_name(path, LAYOUTS[kind]): path})
+        split = path.stem.removeprefix(f"{STEMS[kind]}_")  # the folder with this name has the recordings, if it exists
+        return _check_answers(LAYOUTS[kind], {split: path})
     kind = layout_of(path)
     if kind and not any(path.glob("*captions*.csv")):
-        return _check_answers(LAYOUTS[kind], LAYOUTS[kind].sources(path))
+        return _check_answers(LAYOUTS[kind], split_files(path, kind))
     if not any(path.glob("*.csv")) and any(path.rglob("*.json")):
-        return _check_answers(LAYOUTS["choice"], {path.name: path})  # a folder as DCASE 2025 task 5 publishes it
+        return _check_answers(LAYOUTS[CHOICE], {path.name: path})  # a folder as DCASE 2025 task 5 publishes it
     return _check_captions(path)
 
 
@@ -92,16 +94,11 @@ def _kind_of_file(path: Path) -> str:
     entries = json_objects.parse_lines(json_objects.decode(path), str(path), recordings.EXAMPLE)
     keys = {key for entry in entries for key in entry.content}
     if "multi_choice" in keys:
-        return "choice"
+        return CHOICE
     if "qid" in keys or "relevant_windows" in keys:
-        return "moments"
+        return MOMENTS
     message = "must be a data folder, or JSON lines of questions (with multi_choice) or of queries (with qid)"
     raise BadRequest(f"{path}: {message}; found the keys {', '.join(sorted(keys)) or 'of no object'}")
-
-
-def _split_name(path: Path, layout: Layout) -> str:
-    """Return the name of the folder, next to a file, that has its recordings; or the file's name."""
-    return path.stem.removeprefix(f"{layout.stem}_")
 
 
 def _check_answers(layout: Layout, sources: Mapping[str, Path]) -> tuple[str, list[Finding]]:

@@ -1,12 +1,10 @@
 """Data folders with questions about clips, or with queries about long recordings.
 
-    layout = LAYOUTS["moments"]
-    layout.sources(Path("data/recordings"))     # {'evaluation': Path('data/recordings/moments_evaluation.jsonl'), …}
+    LAYOUTS[layout_of(Path("data/recordings"))].content     # 'queries about recordings'
 
-For each split, a folder of questions has `questions_SPLIT.jsonl` or the folder `questions_SPLIT/`. The paths of the
-clips are relative to this file or folder (`evaluation.data.questions`). A folder of recordings has
-`moments_SPLIT.jsonl` and the recordings in `SPLIT/`; the file of a recording has its name and a suffix
-(`evaluation.data.recordings`).
+`evaluation.data.split_files` says which file belongs to a split. The paths of clips are relative to the file or folder
+of their questions (`evaluation.data.questions`). The recordings of a split are in `SPLIT/`; the file of a recording has
+its name and a suffix (`evaluation.data.recordings`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from evaluation.data.dataset import SPLITS
 from evaluation.data.questions import Questions, survey_questions
 from evaluation.data.recordings import Recordings, survey_recordings
+from evaluation.data.split_files import CHOICE, MOMENTS, split_files
 from evaluation.findings import Finding
 
 
@@ -27,8 +25,6 @@ class Layout:
 
     Attributes:
         content: The noun for the content of such a folder, for messages.
-        stem: Beginning of the names of its files, such as `questions` for `questions_evaluation.jsonl`.
-        has_folders: True if a split may also be a folder of JSON files, such as `questions_evaluation/`.
         survey: Function that reads a file or folder of a split. It returns the content that can be read, and all
             findings.
         counted: The nouns for what `counts` counts.
@@ -39,33 +35,17 @@ class Layout:
     """
 
     content: str
-    stem: str
-    has_folders: bool
     survey: Callable[[Path], tuple[Any, list[Finding]]]
     counted: tuple[str, ...]
     counts: Callable[[Any], list[int]]
     seconds: Callable[[Any], Mapping[str, float]]
     sounds: Callable[[Any, Path], Mapping[str, Path | None]]
 
-    def source(self, folder: Path, split: str) -> Path | None:
-        """Return the file or folder of a split, or None if the split is not there."""
-        file = folder / f"{self.stem}_{split}.jsonl"
-        if file.is_file():
-            return file
-        if self.has_folders and file.with_suffix("").is_dir():
-            return file.with_suffix("")
-        return None
-
-    def sources(self, folder: Path) -> dict[str, Path]:
-        """Return a dict from the splits in a folder to their files or folders."""
-        found = {split: self.source(folder, split) for split in SPLITS}
-        return {split: path for split, path in found.items() if path}
-
 
 def layout_of(folder: Path) -> str:
     """Return the key in `LAYOUTS` of a folder's layout, or an empty text for other folders."""
-    for kind, layout in LAYOUTS.items():
-        if layout.sources(folder):
+    for kind in LAYOUTS:
+        if split_files(folder, kind):
             return kind
     return ""
 
@@ -89,20 +69,16 @@ def _seconds_of_recordings(recordings: Recordings) -> dict[str, float]:
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
-        "choice": Layout(
+        CHOICE: Layout(
             "questions about clips",
-            "questions",
-            True,
             survey_questions,
             ("questions", "clips"),
             _counts_of_questions,
             lambda questions: {},
             _sounds_of_questions,
         ),
-        "moments": Layout(
+        MOMENTS: Layout(
             "queries about recordings",
-            "moments",
-            False,
             survey_recordings,
             ("queries", "recordings", "windows"),
             _counts_of_recordings,

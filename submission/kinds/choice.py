@@ -27,8 +27,6 @@ class Choice(FileKind):
         "the questions and clips of the evaluation set and submit {submitted}. The answers are compared with the right "
         "ones."
     )
-    stem = "questions"
-    has_folders = True
     signature = "truth:questions"
 
     def sizes(self, split: FileSplit) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation import kinds
 from evaluation.data.dataset import EVALUATION, SPLITS, Dataset
+from evaluation.data.split_files import STEMS, split_files
 from evaluation.findings import BadRequest, Finding
 from evaluation.scores import Score
 from evaluation.text import unknown_key
@@ -17,14 +18,13 @@ from submission.outputs.form import FileSplit
 class FileKind(Kind, ABC):
     """A kind of task whose data folder has a file for each split.
 
-    Attributes:
-        stem: Beginning of the names of these files, such as "questions" for `questions_evaluation.jsonl`.
-        has_folders: True if a split may also be a folder of files, such as `questions_evaluation/`.
+    `evaluation.data.split_files` gives the names of these files.
     """
 
-    stem: str
-    has_folders: bool = False
-    is_predicted = False
+    @property
+    def stem(self) -> str:
+        """The beginning of the names of the files, such as "questions" for `questions_evaluation.jsonl`."""
+        return STEMS[self.name]
 
     def read_data(self, folder: Path, name: str = "") -> Dataset:
         """Read the files of the splits: `STEM_SPLIT.jsonl`, or the folder `STEM_SPLIT`."""
@@ -32,7 +32,7 @@ class FileKind(Kind, ABC):
             raise BadRequest(f"{folder}: no such folder; give a folder with {self.stem}_SPLIT.jsonl")
         if name and name not in SPLITS:
             raise BadRequest(unknown_key(name, SPLITS, "split"))
-        sources = {split: path for split in SPLITS if (path := self._source(folder, split))}
+        sources = split_files(folder, self.name)
         if not sources:
             choices = ", ".join(SPLITS)
             raise BadRequest(f"{folder}: no {self.stem}_SPLIT.jsonl in this folder, where SPLIT is one of {choices}")
@@ -47,15 +47,6 @@ class FileKind(Kind, ABC):
                 splits[split] = FileSplit(split, content)
                 findings += notes
         return Dataset(folder, splits, tuple(findings))
-
-    def _source(self, folder: Path, split: str) -> Path | None:
-        """Return the file or folder of a split, or None if there is none."""
-        file = folder / f"{self.stem}_{split}.jsonl"
-        if file.is_file():
-            return file
-        if self.has_folders and file.with_suffix("").is_dir():
-            return file.with_suffix("")
-        return None
 
     def content(self, split: FileSplit) -> Any:
         """Return the questions or recordings of a split."""

@@ -27,7 +27,6 @@ class Kind(ABC):
         suffixes: Suffixes of a prediction in `predictions/SPLIT.*` of a run. The first one is the usual one.
         answers: The plural noun for what a system predicts, such as "captions".
         of_system: The name of a prediction in messages, such as "a captioner's captions".
-        is_predicted: True if messages about a missing prediction suggest `dcase-systems predict`.
         system: A noun for the system, such as "captioner".
         scored: The noun for what is scored, in advice.
         score_name: Name of a run's score on the evaluation split, without suffix.
@@ -43,7 +42,6 @@ class Kind(ABC):
     suffixes: tuple[str, ...]
     answers: str
     of_system: str
-    is_predicted: bool = True
     system: str
     scored: str
     score_name: str = EVALUATION

@@ -29,7 +29,6 @@ class MomentRetrieval(FileKind):
         "describes. You run your system on the queries and recordings of the evaluation set and submit {submitted}. "
         "The windows are compared with those that people marked."
     )
-    stem = "moments"
     signature = "truth:moments"
 
     def sizes(self, split: FileSplit) -> dict[str, int]:

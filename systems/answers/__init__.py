@@ -39,6 +39,7 @@ from systems.answers.texts import TEXTS
 from systems.contract import require_finite
 from systems.other_runs import OtherRun, load_other_run
 from systems.parts import texts
+from systems.parts.descriptions import sampling_rate
 from systems.parts.devices import default_device
 from systems.training import Run, metadata_name, read_checkpoint, save_tensors, write_rows
 
@@ -230,7 +231,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if config.language_model:
         facts["word_modelling"] = metadata_name(config.language_model)
     if model.other is not None:
-        facts = model.other.description(**facts)
+        facts = model.other.description(input_sampling_rate=sampling_rate(model.sample_rate), **facts)
     run.describe(load_model(run.best), facts)
 
 

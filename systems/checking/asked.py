@@ -9,13 +9,13 @@ import numpy as np
 import soundfile
 import torch
 
+from evaluation.data.split_files import CHOICE, MOMENTS, STEMS
 from evaluation.text import plural
 from systems.answering import windows_fault
-from systems.asked import CHOICE, MOMENTS
 from systems.checking.material import RATE, SPLITS, TEXTS, USUAL, make_sounds
 from systems.checking.report import Report
 
-KINDS = {"answer": "answerer", "moments": "moment finder"}  # from a method of a model to the kind of the model
+MODEL_NOUNS = {"answer": "answerer", "moments": "moment finder"}  # from a method of a model to a noun for the model
 OPTIONS = ("a dog, barking", "  rain", "“wind” & 鳥")
 TOLERANCE = 1e-4  # maximum difference of two equal times or scores, relative to the largest value
 REPEATABLE = "draw nothing at random, or only from a generator with a fixed seed"
@@ -44,9 +44,8 @@ def make_asked_data(folder: Path, kind: str) -> None:
                 window = [0.2 * seconds, 0.7 * seconds]
                 asked = {"qid": f"{number}", "vid": name, "query": text, "duration": seconds}
                 lines.append({**asked, "relevant_windows": [window]})
-        stem = "questions" if kind == CHOICE else "moments"
         text = "\n".join(json.dumps(line) for line in lines)
-        (folder / f"{stem}_{split}.jsonl").write_text(text, encoding="utf-8")
+        (folder / f"{STEMS[kind]}_{split}.jsonl").write_text(text, encoding="utf-8")
 
 
 class AskedProbe:
@@ -66,7 +65,7 @@ class AskedProbe:
 
     def __init__(self, model: Any, device: torch.device, report: Report, method: str):
         self.model, self.device, self.report, self.method = model, device, report, method
-        self.kind = KINDS[method]
+        self.kind = MODEL_NOUNS[method]
         self.answers: dict[str, Any] = {}
         self.captions: set[str] = set()
 

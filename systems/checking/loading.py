@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from evaluation.findings import BadRequest
-from systems.checking.asked import KINDS, AskedProbe
+from systems.checking.asked import MODEL_NOUNS, AskedProbe
 from systems.checking.material import TEXTS
 from systems.checking.probes import CAPTIONER, RETRIEVER, ModelProbe
 from systems.checking.report import Report
@@ -139,7 +139,7 @@ def _check_mode(model: object, report: Report) -> None:
 def _make_probe(model: Any, device: torch.device, report: Report) -> ModelProbe | AskedProbe:
     """Return the probe of a model; its answers or windows are probed only if it neither captions nor embeds."""
     if not any(hasattr(model, method) for method in ("embed_audio", "embed_text", "caption")):
-        for method in KINDS:
+        for method in MODEL_NOUNS:
             if hasattr(model, method):
                 return AskedProbe(model, device, report, method)
     return ModelProbe(model, device, report)

@@ -28,8 +28,9 @@ from evaluation.data.dataset import VALIDATION, Dataset
 from evaluation.findings import BadRequest
 from systems.answering import load_recordings
 from systems.contract import CLIPS_PER_BATCH, require_finite
-from systems.moments.windows import Asked, Cutting, best_cutting, cut, search
+from systems.moments.windows import Cutting, QueryCurve, cut, search
 from systems.other_runs import OtherRun, load_other_run
+from systems.parts.descriptions import sampling_rate
 from systems.parts.devices import default_device
 from systems.training import Run, read_checkpoint, save_tensors, write_rows
 
@@ -130,9 +131,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     model = Finder(config, other, Cutting()).to(default_device())
     run.start()
     if not run.best.is_file():
-        rows = search(_asked(model, split), config.hop)
-        write_rows(run.folder / SEARCH, rows)
-        model.cutting = best_cutting(rows)
+        tried = search(_query_curves(model, split), config.hop)
+        write_rows(run.folder / SEARCH, [{**asdict(cutting), **scores} for cutting, scores in tried])
+        model.cutting, scores = tried[0]
         state = {
             "state_dict": {},
             "config": config.model_dump(mode="json"),
@@ -140,26 +141,28 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             "retriever": other.digest,
         }
         save_tensors(state, run.best)
-        print(f"{run.folder}: {model.cutting}: mAP {rows[0]['mAP']:.3f} on {len(queries)} validation queries")
-    run.describe(load_model(run.best), other.description(metric_monitored="validation mAP"))
+        print(f"{run.folder}: {model.cutting}: mAP {scores['mAP']:.3f} on {len(queries)} validation queries")
+    facts = {"input_sampling_rate": sampling_rate(model.sample_rate), "metric_monitored": "validation mAP"}
+    run.describe(load_model(run.best), other.description(**facts))
 
 
 @torch.inference_mode()
-def _asked(model: Finder, split: Any) -> list[Asked]:
+def _query_curves(model: Finder, split: Any) -> list[QueryCurve]:
     """Return the curves and the truth of a split's queries, except for queries without windows.
 
     Raises:
         Faulty: Audio files cannot be used. The exception lists all findings.
     """
-    asked = []
+    curves = []
     for queries, samples in load_recordings(split, model.sample_rate):
         answered = [query for query in queries if query.windows]
         if not answered:
             continue
-        curves = model.curves(samples, [query.text for query in answered])
-        for query, curve in zip(answered, curves, strict=True):
-            asked.append(Asked(curve, len(samples) / model.sample_rate, np.array(query.windows)))
-    return asked
+        similarities = model.curves(samples, [query.text for query in answered])
+        for query, curve in zip(answered, similarities, strict=True):
+            curves.append(QueryCurve(curve, len(samples) / model.sample_rate, np.array(query.windows)))
+        del samples  # so the next recording is loaded into the same memory
+    return curves
 
 
 def load_model(checkpoint: Path) -> Finder:

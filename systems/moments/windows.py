@@ -4,9 +4,9 @@ A *curve* is (cells,) similarities: cell i is the part of the recording from i x
 last cell ends with the recording.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product, starmap
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def cut(curve: np.ndarray, hop: float, seconds: float, cutting: Cutting) -> np.n
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryCurve:
     """A query with its curve and the windows that answer it.
 
     Attributes:
@@ -94,31 +94,20 @@ class Asked:
     truth: np.ndarray
 
 
-def search(queries: Sequence[Asked], hop: float) -> list[dict[str, float]]:
+def search(queries: Sequence[QueryCurve], hop: float) -> list[tuple[Cutting, dict[str, float]]]:
     """Try all settings on queries with known windows.
 
     Returns:
-        A row for each setting, with the keys of `Cutting`, mAP and R1@0.7; the highest mAP is first. Of settings with
+        All settings, each with a dict of mAP and R1@0.7. The settings with the highest mAP come first. Of settings with
         the same mAP, the first in the order of the lists above comes first.
     """
-    rows = []
-    for cutting in _settings():
+    tried = []
+    for cutting in starmap(Cutting, product(SMOOTHING, LEVELS, GAPS)):
         precisions, recalls = [], []
         for query in queries:
             windows = cut(query.curve, hop, query.seconds, cutting)
             precisions.append(average_precision(windows[:, :2], windows[:, 2], query.truth).mean())
             recalls.append(recall_at_one(windows[0, :2], query.truth, [0.7])[0])
         scores = {"mAP": float(np.mean(precisions)), "R1@0.7": float(np.mean(recalls))}
-        rows.append({**asdict(cutting), **scores})
-    return sorted(rows, key=lambda row: -row["mAP"])
-
-
-def _settings() -> Iterator[Cutting]:
-    for smoothing, level, gap in product(SMOOTHING, LEVELS, GAPS):
-        yield Cutting(smoothing, level, gap)
-
-
-def best_cutting(rows: Sequence[Mapping[str, float]]) -> Cutting:
-    """Return the settings of the first row of `search`."""
-    best = rows[0]
-    return Cutting(int(best["smoothing"]), best["level"], best["gap"])
+        tried.append((cutting, scores))
+    return sorted(tried, key=lambda pair: -pair[1]["mAP"])

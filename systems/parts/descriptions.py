@@ -3,6 +3,11 @@
 from systems.training import Schedule
 
 
+def sampling_rate(hertz: int) -> str:
+    """Return a sample rate as the metadata gives it, such as "44.1kHz"."""
+    return f"{hertz / 1000:g}kHz"
+
+
 def describe_system(config: Schedule, sample_rate: int, **facts: object) -> dict[str, object]:
     """Return the entries of the metadata's `system.description`, in the metadata's order.
 
@@ -13,7 +18,7 @@ def describe_system(config: Schedule, sample_rate: int, **facts: object) -> dict
             model with Adam, without augmentation, gradient clipping or word embeddings.
     """
     description = {
-        "input_sampling_rate": f"{sample_rate / 1000:g}kHz",
+        "input_sampling_rate": sampling_rate(sample_rate),
         "acoustic_features": None,
         "word_embeddings": None,
         "data_augmentation": None,

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 
 from evaluation.choice_formats import read_answers
 from evaluation.cli import command
@@ -44,6 +45,8 @@ def test_a_retriever_is_fitted_and_predicts(top, capsys):
     assert command(parser(), ["train", "systems.answers", "--data", data, "--run", str(folder), *settings]) == 0
     assert "option: accuracy 1.000 on 4 validation questions" in capsys.readouterr().out
     assert (folder / "search.csv").read_text().splitlines()[0] == "way,accuracy"
+    description = yaml.safe_load((folder / "system.yaml").read_text())["description"]
+    assert description == {"input_sampling_rate": "8kHz", "metric_monitored": "validation accuracy"}
     assert command(parser(), ["predict", str(folder), "--data", data]) == 0
     file = folder / "predictions" / "evaluation.csv"
     assert f"{file}: 4 questions about 2 clips" in capsys.readouterr().out

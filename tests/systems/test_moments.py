@@ -51,7 +51,8 @@ def test_a_run_is_fitted_predicts_and_is_scored(top, config, capsys):
     before = (folder / "checkpoints" / "best.ckpt").read_bytes()
     assert command(parser(), train) == 0  # the training has ended
     assert (folder / "checkpoints" / "best.ckpt").read_bytes() == before
-    assert yaml.safe_load((folder / "system.yaml").read_text())["description"]["metric_monitored"] == "validation mAP"
+    description = yaml.safe_load((folder / "system.yaml").read_text())["description"]
+    assert description == {"input_sampling_rate": "8kHz", "metric_monitored": "validation mAP"}
 
     assert command(parser(), ["predict", str(folder), "--data", data, "--trust", NAME]) == 0
     file = folder / "predictions" / "evaluation.jsonl"

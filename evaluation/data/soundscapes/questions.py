@@ -40,7 +40,7 @@ PRESENCE, ORDER, COUNT = "presence", "order", "count"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClipQuestion:
     """A question and the scene of its clip.
 
     Attributes:
@@ -58,7 +58,7 @@ class Asked:
     scene: Scene
 
 
-Job = tuple[str, int, Asked]  # split, index of the clip in the split, question
+Job = tuple[str, int, ClipQuestion]  # split, index of the clip in the split, question
 
 
 def make_questions(
@@ -89,16 +89,16 @@ def make_questions(
             _write_split(new, split, [job for job in jobs if job[0] == split])
 
 
-def _plan(rng: Generator, sets: int) -> list[Asked]:
+def _plan(rng: Generator, sets: int) -> list[ClipQuestion]:
     """Return the questions of a split, in a random order, so that their order does not show the sets."""
-    questions: list[Asked] = []
+    questions: list[ClipQuestion] = []
     for _ in range(sets):
         for draw in (_presence_set, _order_set, _count_set):
             questions += draw(rng)
     return [questions[index] for index in rng.permutation(len(questions))]
 
 
-def _presence_set(rng: Generator) -> list[Asked]:
+def _presence_set(rng: Generator) -> list[ClipQuestion]:
     kinds = rng.permutation(list(KINDS)).tolist()
     asked, others = kinds[:4], kinds[4:]
     scenes = []
@@ -108,7 +108,7 @@ def _presence_set(rng: Generator) -> list[Asked]:
     return _question_set(rng, PRESENCE, "Which of these sounds can be heard?", [_name(kind) for kind in asked], scenes)
 
 
-def _order_set(rng: Generator) -> list[Asked]:
+def _order_set(rng: Generator) -> list[ClipQuestion]:
     kinds = rng.permutation(list(KINDS)).tolist()[:3]
     place, word = [(0, "first"), (2, "last")][rng.integers(2)]
     scenes = []
@@ -119,7 +119,7 @@ def _order_set(rng: Generator) -> list[Asked]:
     return _question_set(rng, ORDER, f"Which sound is heard {word}?", [_name(kind) for kind in kinds], scenes)
 
 
-def _count_set(rng: Generator) -> list[Asked]:
+def _count_set(rng: Generator) -> list[ClipQuestion]:
     event = rng.choice(_countable())
     texture = rng.choice([kind for kind, about in KINDS.items() if not about.lasts])
     scenes: list[Scene] = [{"x": (str(texture), 0), "a": (str(event), count)} for count in COUNTS]
@@ -152,7 +152,7 @@ def _name(kind: str) -> str:
 
 def _question_set(
     rng: Generator, question_type: str, text: str, answers: Sequence[str], scenes: Sequence[Scene]
-) -> list[Asked]:
+) -> list[ClipQuestion]:
     """Return the questions of a set. The place of the right answer is different in each question.
 
     Args:
@@ -167,7 +167,7 @@ def _question_set(
     for answer, scene, place in zip(answers, scenes, places, strict=True):
         options = rng.permutation([other for other in answers if other != answer]).tolist()
         options.insert(place, answer)
-        questions.append(Asked(question_type, text, tuple(options), answer, scene))
+        questions.append(ClipQuestion(question_type, text, tuple(options), answer, scene))
     return questions
 
 

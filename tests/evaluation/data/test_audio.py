@@ -75,6 +75,41 @@ def test_channels_are_averaged(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("suffix", "subtype", "channels"),
+    [
+        ("wav", "PCM_16", 3),
+        ("wav", "PCM_24", 2),
+        ("wav", "FLOAT", 6),
+        ("wav", "IMA_ADPCM", 2),
+        ("flac", "PCM_16", 2),
+        ("ogg", "VORBIS", 2),
+        ("mp3", "MPEG_LAYER_III", 1),
+        ("mp3", "MPEG_LAYER_III", 2),
+    ],
+)
+def test_the_size_of_blocks_changes_no_sample(tmp_path, monkeypatch, suffix, subtype, channels):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE, channels)).astype(np.float32)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, sound, RATE, subtype=subtype)
+    expected = soundfile.read(path, frames=2 * RATE, dtype="float32", always_2d=True)[0].mean(axis=1)
+    monkeypatch.setattr(audio, "BLOCK", 5000)
+    np.testing.assert_array_equal(audio.decode(path)[0], expected)
+
+
+def test_faulty_samples_of_all_blocks_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK", 4)
+    sound = np.zeros((100, 2), np.float32)
+    sound[[3, 50, 99], 1] = 1e19
+    soundfile.write(tmp_path / "a.wav", sound, RATE, subtype="FLOAT")
+    with pytest.raises(UnusableSound, match=r"found 3 beyond 2.1e\+09, the largest 1.0e\+19"):
+        audio.decode(tmp_path / "a.wav")
+    sound[[0, 98]] = np.inf, -np.inf
+    soundfile.write(tmp_path / "a.wav", sound, RATE, subtype="FLOAT")
+    with pytest.raises(UnusableSound, match="has 2 samples with NaN or infinity"):
+        audio.decode(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
     ("name", "write", "message"),
     [
         ("a.wav", lambda path: path.write_bytes(b""), "does not decode (Format not recognised); replace the file"),
@@ -171,6 +206,18 @@ def test_rates_without_a_common_divisor(rate, target, monkeypatch):
     assert (sound.dtype, sound.shape) == (np.float32, (target,))
     middle = slice(target // 4, -target // 4)
     np.testing.assert_allclose(sound[middle], tone(1000, target, target)[middle], atol=2e-3)
+
+
+@pytest.mark.parametrize(("rate", "target"), [(44100, 16000), (48000, 44100), (16000, 44100), (8000, 16000)])
+@pytest.mark.parametrize("samples", [4097, 12345, 20000])
+def test_long_audio_is_resampled_in_blocks(rate, target, samples, monkeypatch):
+    sound = noise(samples)
+    whole = audio.resample(sound, rate, target)
+    monkeypatch.setattr(audio, "LONG", 4096)
+    monkeypatch.setattr(audio, "BLOCK", 4096)
+    blocks = audio.resample(sound, rate, target)
+    assert (blocks.dtype, blocks.shape) == (np.float32, whole.shape)
+    np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-6)
 
 
 def test_rates_in_use_are_resampled_by_torchaudio(monkeypatch):

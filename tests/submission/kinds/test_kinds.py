@@ -166,14 +166,15 @@ def test_a_prediction_of_another_kind_is_named(team_file, tmp_path):
     dataset = Dataset(tmp_path, {"test": made.recordings("test", 3)})
     with pytest.raises(Faulty) as refusal:
         package.make(task, [run], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    command = f"dcase-systems predict {run} --data {tmp_path} --split test"
     message = (
-        "is missing: dcase2026-6 needs windows of recordings, and test.csv has answers to questions; give the run of "
+        "is missing: dcase2026-6 needs windows of recordings, and test.csv has answers to questions; give the run of a "
+        f"moment retrieval system, or, if the system does both tasks: {command} --as moments"
     )
-    assert [finding.message for finding in refusal.value.findings] == [f"{message}a moment retrieval system"]
+    assert [finding.message for finding in refusal.value.findings] == [message]
     (run / "predictions" / "test.csv").unlink()
-    with pytest.raises(
-        Faulty, match=r"test.jsonl: error: is missing, and dcase2026-6 needs it; write test.jsonl, with"
-    ):
+    advice = f"make it: {command}; for a system of your own, write test.jsonl, with"
+    with pytest.raises(Faulty, match=f"test.jsonl: error: is missing, and dcase2026-6 needs it; {advice}"):
         package.make(task, [run], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
 
 

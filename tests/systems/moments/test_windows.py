@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from systems.moments.windows import Asked, Cutting, best_cutting, cut, search
+from systems.moments.windows import Cutting, QueryCurve, cut, search
 
 
 def plain_cut(curve, hop, seconds, cutting):
@@ -53,7 +53,8 @@ def test_at_most_ten_windows_are_given_and_the_best_ones_are():
 
 def test_the_search_finds_the_gap_and_the_level():
     curve = np.array([0, 3.9, 9, 9, 4, 9, 9, 0, 0, 6, 6, 0.0])  # 3.9 is too low, and 4 is a gap
-    rows = search([Asked(curve, 12, np.array([[2.0, 7.0]]))], 1.0)
-    assert rows[0]["mAP"] == 1
-    assert best_cutting(rows) == Cutting(1, 0.45, 1.0)
-    assert len(rows) == 3 * 13 * 4
+    tried = search([QueryCurve(curve, 12, np.array([[2.0, 7.0]]))], 1.0)
+    cutting, scores = tried[0]
+    assert scores["mAP"] == 1
+    assert cutting == Cutting(1, 0.45, 1.0)
+    assert len(tried) == 3 * 13 * 4
