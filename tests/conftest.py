@@ -18,7 +18,8 @@ import pytest
 import soundfile
 
 # Tests must not depend on the machine's speed. They try the same examples each time, but `make fuzz` tries new ones.
-hypothesis.settings.register_profile("kit", deadline=None, derandomize="FUZZ" not in os.environ)
+# A test tries 50 examples, half of hypothesis's default, unless it has settings of its own.
+hypothesis.settings.register_profile("kit", deadline=None, derandomize="FUZZ" not in os.environ, max_examples=50)
 hypothesis.settings.load_profile("kit")
 
 # The tests must not change the user's caches. Subprocesses inherit the variable; each pytest process has a folder.
@@ -126,6 +127,15 @@ def few_real_sounds(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         rows = [row for row in rows if row.partition(",")[0] in kept]
         (folder / f"captions_{split}.csv").write_text(header + "".join(rows), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache of real sounds' embeddings, which the tests of all of xdist's processes share."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "real-cache"
 
 
 @pytest.fixture

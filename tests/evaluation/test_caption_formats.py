@@ -85,7 +85,9 @@ def test_every_format_gives_the_same_numbers(tmp_path):
     for name, write in FORMATS.items():
         write(tmp_path / name)
         prediction, _ = read_captions(tmp_path / name, SPLIT)
-        scores[name] = captioning.evaluate(prediction, SPLIT, metrics=["cider_d", "rouge_l"], cache=tmp_path)
+        scores[name] = captioning.evaluate(
+            prediction, SPLIT, metrics=["cider_d", "rouge_l"], tokenized=captioning.TOKENIZED, cache=tmp_path
+        )
     expected = scores.pop("kit.csv")
     for score in scores.values():
         assert (score.metrics, score.signature) == (expected.metrics, expected.signature)
@@ -145,7 +147,7 @@ def test_names_are_matched_by_the_rules_that_the_user_gives(tmp_path, change, ma
     write_csv(tmp_path / "it.csv", ["fname", "cands"], [(change(name), text) for name, text in PAIRS])
     prediction, _ = read_captions(tmp_path / "it.csv", SPLIT, match=match)
     assert (prediction.file_names, prediction.matched) == (NAMES, matched)
-    score = captioning.evaluate(prediction, SPLIT, metrics=["rouge_l"], cache=tmp_path)
+    score = captioning.evaluate(prediction, SPLIT, metrics=["rouge_l"], tokenized=captioning.TOKENIZED, cache=tmp_path)
     assert f"|extra:left-out|match:{matched}|" in score.signature
 
 

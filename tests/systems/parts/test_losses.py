@@ -169,7 +169,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, tmp_path / "results"), nprocs=2)
+    torch.multiprocessing.start_processes(work, (port, tmp_path / "results"), nprocs=2, start_method="fork")
     audio, text, clips, owners = example(count=2 * HALF)
     for which, (value, gradient) in enumerate(torch.load(tmp_path / "results", weights_only=True)):
         parameters = torch.eye(SIZE).add(0.1).requires_grad_()

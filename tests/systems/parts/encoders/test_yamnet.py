@@ -44,7 +44,11 @@ def test_its_labels_are_inside(model):
 def test_the_best_class_is_right_on_real_sound(model, shared, few_real_sounds):
     with (shared / "esc10" / "clips.csv").open(encoding="utf-8", newline="") as file:
         all_clips = list(csv.DictReader(file))
-    clips = [clip for clip in all_clips if (few_real_sounds / clip["split"] / clip["file_name"]).is_file()]
+    clips = []
+    for clip in all_clips:
+        is_few = (few_real_sounds / clip["split"] / clip["file_name"]).is_file()
+        if is_few and clip["split"] != "development":
+            clips.append(clip)
     columns = [[model.labels.index(label) for label in labels] for labels in LABELS.values()]
     right = 0
     for clip in clips:
@@ -53,8 +57,8 @@ def test_the_best_class_is_right_on_real_sound(model, shared, few_real_sounds):
         mean = scores[0].mean(0)
         best = max(range(10), key=lambda number: float(mean[columns[number]].max()))
         right += list(LABELS)[best] == clip["category"]
-    assert len(clips) == 130
-    assert right >= 121  # measured: 124 correct; of all 400 clips: 388, and 389 with half the hop
+    assert len(clips) == 50
+    assert right >= 45  # measured: 46 correct; of all 400 clips: 388, and 389 with half the hop
 
 
 def test_scores_follow_from_the_embedding(model):
