@@ -573,6 +573,8 @@ def main() -> int:
     """Run the command line, and return the exit status. The user's own systems can be modules in the current folder."""
     if not sys.flags.safe_path and "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # last, so that no file in this folder replaces an installed package
+    # On Linux, torch then requests huge pages. Without them, training steps on a CPU spend much time on small pages.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return command(parser())
 
 

@@ -25,10 +25,11 @@ A clip may also be refused after it was encoded: its embeddings must be finite (
 import contextlib
 import math
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -36,6 +37,9 @@ import soundfile
 from evaluation import extras
 from evaluation.data.containers import Source, UnusableSound, sources
 from evaluation.text import plural
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ARITHMETIC = 2  # increased when the same settings give different log-mel energies, so that no cache mixes them
 
@@ -329,21 +333,32 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
 
             return soxr.resample(samples, rate, sample_rate).astype(np.float32, copy=False)
         import torch
-        import torchaudio
+
+        resampler = _resampler(rate, sample_rate)
     except ModuleNotFoundError as error:
         raise extras.not_installed(error) or error from None
 
     if len(samples) <= LONG:
-        return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+        return resampler(torch.from_numpy(samples)).numpy()
     margin = before * math.ceil(half_width / before)
     step = before * math.ceil(BLOCK / before)  # so all blocks begin with the same filter
     resampled = np.empty(math.ceil(len(samples) * after / before), np.float32)
     for start in range(0, len(samples), step):
         block = _with_neighbours(samples, start, step, margin)
-        part = torchaudio.functional.resample(torch.from_numpy(block), rate, sample_rate).numpy()
+        part = resampler(torch.from_numpy(block)).numpy()
         place = resampled[start // before * after :][: step // before * after]
         place[:] = part[margin // before * after :][: len(place)]
     return resampled
+
+
+@lru_cache(maxsize=8)
+def _resampler(rate: int, sample_rate: int) -> Callable[["Tensor"], "Tensor"]:
+    """Return torchaudio's resampler, with its filters. For short clips, the filters take a fifth of the time."""
+    import torch
+    import torchaudio
+
+    with torch.inference_mode(False):  # so that the filters can also be used outside of inference mode
+        return torchaudio.transforms.Resample(rate, sample_rate, dtype=torch.float32)
 
 
 def _filters(rate: int, sample_rate: int) -> tuple[int, int, int]:

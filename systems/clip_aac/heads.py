@@ -78,6 +78,7 @@ BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
 
 SIZE = 1024  # L
 BLOCKS = (3, 4, 6, 3)
+RECOMPUTED = (1, 2)  # the stages with the largest inner values
 CHANNELS = 64
 GROUPS = 32
 EXPANSION = 4
@@ -235,7 +236,9 @@ class AudioHead(nn.Module):
 
     Attributes:
         fbsp: The learnt transform, for `spectrogram`; None if the front end is the Fourier transform.
-        recompute: True to compute the inner values of bottlenecks again for the gradient instead of storing them.
+        recompute: True to compute the inner values of the first stages' bottlenecks again for the gradient instead of
+            storing them. The later stages store theirs, which are smaller and are freed before the first stages need
+            memory for the gradient.
     """
 
     def __init__(
@@ -272,22 +275,22 @@ class AudioHead(nn.Module):
         x = F.max_pool2d(x, 3, 2, 1)
         for number in range(1, 5):
             y = x
+            recompute = self.recompute and self.training and number in RECOMPUTED
             for block in getattr(self, f"layer{number}"):
-                y = self._through(block, y)
+                y = _recomputed(block, y) if recompute else block(y)
             x = y * getattr(self, f"att{number}")(x, y.shape[2:])
         x = x.mean((2, 3), keepdim=True) * self.att5(x, (1, 1))
         return self.fc(x.flatten(1))
 
-    def _through(self, block: Bottleneck, x: Tensor) -> Tensor:
-        """Apply a bottleneck. In training with `recompute`, do not store its inner values."""
-        if not (self.recompute and self.training):
-            return block(x)
 
-        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            """Return the contexts of the first and the second computation."""
-            return contextlib.nullcontext(), _statistics_kept(block)
+def _recomputed(block: Bottleneck, x: Tensor) -> Tensor:
+    """Apply a bottleneck. Do not store its inner values, but compute them again for the gradient."""
 
-        return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Return the contexts of the first and the second computation."""
+        return contextlib.nullcontext(), _statistics_kept(block)
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 # The text head, and both ---------------------------------------------------------------------------------------------

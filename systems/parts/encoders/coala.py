@@ -27,7 +27,7 @@ import torch
 from numpy._core import multiarray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 
 from evaluation.data.audio import mel_filters
 from evaluation.downloads import Asset
@@ -66,6 +66,8 @@ class Coala(nn.Module):
             layers += [nn.Conv2d(inputs, 128, 4, 2, 1), nn.BatchNorm2d(128), nn.ReLU(), nn.Dropout(0.25)]
         self.audio_encoder = nn.Sequential(*layers)
         filters = mel_filters(RATE, FFT, MELS, 0, RATE // 2)
+        self.resample = Resample(self.sample_rate, RATE, dtype=torch.float32)
+        self.resample.register_buffer("kernel", self.resample.kernel, persistent=False)  # the weights' file lacks it
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
         self.register_buffer("scale", torch.ones(FRAMES))
         self.register_buffer("offset", torch.zeros(FRAMES))
@@ -149,7 +151,7 @@ def get_timestamp_embeddings(audio: Tensor, model: Coala, hop: float | None = No
         hop = model.hop
     audio = checked(audio)
     samples = max(1, audio.shape[1] * RATE // model.sample_rate)
-    sound = resample(audio, model.sample_rate, RATE)[:, :samples]
+    sound = model.resample(audio)[:, :samples]
     sound = F.pad(sound, (0, max(0, MARGIN + 1 - sound.shape[1])))  # reflection needs more samples than the margin
     sound = F.pad(sound[:, None], (MARGIN, MARGIN), "reflect")[:, 0]
     return over_windows(model, sound, RATE, WINDOW, hop, MARGIN)

@@ -4,6 +4,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from evaluation.data import audio
 from evaluation.data.audio import LogMel, UnusableSound
@@ -224,8 +226,10 @@ def test_rates_in_use_are_resampled_by_torchaudio(monkeypatch):
     monkeypatch.setattr("soxr.resample", None)
     rates = [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 192000]
     for rate in rates:
-        audio.resample(tone(100, 50, rate), rate, 44100)
-        audio.resample(tone(100, 50, rate), rate, 16000)
+        for target in (44100, 16000):
+            sound = tone(100, 50, rate)
+            expected = torchaudio.functional.resample(torch.from_numpy(sound), rate, target).numpy()
+            np.testing.assert_array_equal(audio.resample(sound, rate, target), expected)
 
 
 # ------------------------------------------------------------------------------------------------ log-mel energies
