@@ -22,6 +22,7 @@ REFERENCES = (
 NAMES = ("d.wav", " a.wav", "c.wav", "b.wav")  # not in alphabetical order
 SPLIT = Split("evaluation", tuple(Clip(name, texts, Path(name)) for name, texts in zip(NAMES, REFERENCES, strict=True)))
 METRICS = ("cider_d", "bleu_2", "rouge_l", "vocab")
+TOKENS = captioning.TOKENIZED  # the captions are scored as they are, which takes no Java
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_it_is_the_mean_over_the_references(cache, folds):
 
 
 def test_bleu_is_a_mean_of_corpus_scores_by_hand(cache):
-    tokenized = human_topline(SPLIT, metrics=["bleu_1"], tokenized=captioning.TOKENIZED, cache=cache)
+    tokenized = human_topline(SPLIT, metrics=["bleu_1"], tokenized=TOKENS, cache=cache)
     values = []
     for number in range(3):
         captions = [texts[number] for texts in REFERENCES]
@@ -68,7 +69,7 @@ def test_bleu_is_a_mean_of_corpus_scores_by_hand(cache):
 
 @pytest.mark.parametrize("interval", ["jackknife-t", "bootstrap", "bootstrap-bca"])
 def test_all_intervals(cache, interval):
-    score = human_topline(SPLIT, metrics=["bleu_2", "rouge_l"], interval=interval, cache=cache)
+    score = human_topline(SPLIT, metrics=["bleu_2", "rouge_l"], tokenized=TOKENS, interval=interval, cache=cache)
     for measured in score.metrics.values():
         assert measured.estimate.low < measured.estimate.value < measured.estimate.high
         assert measured.estimate.interval.startswith(f"{interval}-95")
@@ -76,17 +77,19 @@ def test_all_intervals(cache, interval):
 
 
 def test_weights_that_are_computed_again(cache):
-    fixed, exact = (human_topline(SPLIT, metrics=["cider_d"], idf=idf, cache=cache) for idf in ("fixed", "exact"))
+    fixed = human_topline(SPLIT, metrics=["cider_d"], tokenized=TOKENS, idf="fixed", cache=cache)
+    exact = human_topline(SPLIT, metrics=["cider_d"], tokenized=TOKENS, idf="exact", cache=cache)
     one, other = fixed.metrics["cider_d"].estimate, exact.metrics["cider_d"].estimate
     assert one.value == pytest.approx(other.value)
     assert one.std_error != pytest.approx(other.std_error)
 
 
 def test_it_is_not_compared_with_a_system(cache):
-    human = human_topline(SPLIT, metrics=["rouge_l"], cache=cache)
+    human = human_topline(SPLIT, metrics=["rouge_l"], tokenized=TOKENS, cache=cache)
     assert f"split:evaluation#{SPLIT.fingerprint}|clips:4|references:2-3|" in human.signature
     assert human.signature.endswith("|topline:mean-over-3-references-as-predictions")
-    system = captioning.evaluate(Captions(NAMES, ("A dog.",) * 4), SPLIT, metrics=["rouge_l"], cache=cache)
+    prediction = Captions(NAMES, ("A dog.",) * 4)
+    system = captioning.evaluate(prediction, SPLIT, metrics=["rouge_l"], tokenized=TOKENS, cache=cache)
     with pytest.raises(Faulty, match="references: error: must be '2-3' as in human; found '3-4'"):
         comparison.compare({"human": human, "system": system})
 
