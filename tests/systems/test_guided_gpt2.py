@@ -1,6 +1,7 @@
 """Captions by a frozen GPT-2 that reads similar captions: equations, search, both stages, and the three scopes."""
 
 import csv
+import functools
 import math
 import signal
 from dataclasses import replace
@@ -478,6 +479,7 @@ def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
     known = list(dict.fromkeys(caption for clip in clips for caption in clip.captions))
     encode = similarity.texts.load_text_encoder(str(place / "text"), 2)
 
+    @functools.cache
     def tokens(caption):
         """Return the normalised tokens of one caption, (tokens, size); the first and the last token are special."""
         with torch.inference_mode():

@@ -59,7 +59,7 @@ def arguments(data, run, *more):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "tiny"
-    return make_brief_soundscapes(folder, development=14, validation=6, evaluation=11)
+    return make_brief_soundscapes(folder, seconds=0.4, development=14, validation=6, evaluation=11)
 
 
 @pytest.fixture(scope="module")
