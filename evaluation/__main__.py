@@ -19,7 +19,7 @@ from evaluation.data.relevance import Relevance, chosen_relevance
 from evaluation.embeddings import SIMILARITIES
 from evaluation.files import DEFAULT_CACHE, cache_folder, require_other_files
 from evaluation.findings import BadRequest, Faulty, Finding, count, say
-from evaluation.kinds import KINDS, PAGE_OPTIONS, kind_of
+from evaluation.kinds import KINDS, PAGE_OPTIONS, kind_of_predictions
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
@@ -367,7 +367,7 @@ def inspect(options: argparse.Namespace) -> None:
     writing.check_target(options.out, options.single_file)
     if options.single_file and options.copy_audio:
         raise BadRequest("--single-file contains the sounds; leave out --copy-audio")
-    kind = KINDS[kind_of(options.predictions)]
+    kind = KINDS[kind_of_predictions(options.predictions)]
     for name in sorted(PAGE_OPTIONS - set(kind.page_options)):
         if getattr(options, name):
             raise BadRequest(f"--{name} is for predictions of {_systems_with(name)}; leave it out")

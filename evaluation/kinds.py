@@ -4,9 +4,10 @@
     truth, notes = kind.read_truth(Path("castella_val_release.jsonl"), "evaluation")
     score = kind.score_file(Path("submission.jsonl"), truth, metrics=["R1@0.7"])
 
-Code that handles several kinds reads this table and does not compare names. To add a kind, add its metrics to
+Code that scores or shows several kinds reads this table and does not compare names. To add a kind, add its metrics to
 `metrics.catalogue`, its functions as below, and an entry to `KINDS`. `inspection.content` says what the page of a kind
-needs.
+needs. A kind with data folders of its own also needs entries in `data.split_files` and `data.layouts`, and a kind with
+submissions one in `submission.kinds`.
 
 The functions import the modules that they need when they are called, because commands must start quickly.
 """
@@ -278,7 +279,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 
 
-def kind_of(paths: Sequence[Path]) -> str:
+def kind_of_predictions(paths: Sequence[Path]) -> str:
     """Return the kind of the predictions in files. Files that no kind recognises count as those of a retrieval system.
 
     Raises:

@@ -70,13 +70,13 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
     Args:
         folder: The data folder.
         splits: The names of the splits.
-        kind: `CLIPS`, `CHOICE` or `MOMENTS` (default: `kind_of` the folder).
+        kind: `CLIPS`, `CHOICE` or `MOMENTS` (default: `kind_of_folder` the folder).
 
     Raises:
         BadRequest: There is no such folder, or it does not contain such a split.
         Faulty: The data are not valid, or audio files are missing. The exception lists all findings.
     """
-    kind = kind or kind_of(folder)
+    kind = kind or kind_of_folder(folder)
     if kind == CLIPS:
         return read_dataset(folder, *splits)
     read: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
     return Dataset(folder, read, tuple(notes))
 
 
-def kind_of(folder: Path) -> str:
+def kind_of_folder(folder: Path) -> str:
     """Return the kind of a data folder: `CLIPS`, `CHOICE` or `MOMENTS`."""
     if any(folder.glob("*captions*.csv")):
         return CLIPS

@@ -33,14 +33,14 @@ def check_dataset(path: Path) -> tuple[str, list[Finding]]:
         BadRequest: There is no such file or folder, or it does not contain a split.
     """
     if path.is_file():
-        kind = _kind_of_file(path)
+        kind = _kind_of_truth_file(path)
         split = path.stem.removeprefix(f"{STEMS[kind]}_")  # the folder with this name has the recordings, if it exists
-        return _check_answers(LAYOUTS[kind], {split: path})
+        return _check_asked(LAYOUTS[kind], {split: path})
     kind = layout_of(path)
     if kind and not any(path.glob("*captions*.csv")):
-        return _check_answers(LAYOUTS[kind], split_files(path, kind))
+        return _check_asked(LAYOUTS[kind], split_files(path, kind))
     if not any(path.glob("*.csv")) and any(path.rglob("*.json")):
-        return _check_answers(LAYOUTS[CHOICE], {path.name: path})  # a folder as DCASE 2025 task 5 publishes it
+        return _check_asked(LAYOUTS[CHOICE], {path.name: path})  # a folder as DCASE 2025 task 5 publishes it
     return _check_captions(path)
 
 
@@ -85,7 +85,7 @@ def _extra_rows(splits: Iterable[Split]) -> list[list[object]]:
 # Questions and queries ------------------------------------------------------------------------------------------------
 
 
-def _kind_of_file(path: Path) -> str:
+def _kind_of_truth_file(path: Path) -> str:
     """Return the key of `LAYOUTS` for a file of questions or queries.
 
     Raises:
@@ -101,7 +101,7 @@ def _kind_of_file(path: Path) -> str:
     raise BadRequest(f"{path}: {message}; found the keys {', '.join(sorted(keys)) or 'of no object'}")
 
 
-def _check_answers(layout: Layout, sources: Mapping[str, Path]) -> tuple[str, list[Finding]]:
+def _check_asked(layout: Layout, sources: Mapping[str, Path]) -> tuple[str, list[Finding]]:
     """Check splits of questions or queries.
 
     Args:

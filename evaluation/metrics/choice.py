@@ -66,8 +66,8 @@ def label_statistics(right: np.ndarray, labels: Sequence[str], chosen: Sequence[
         chosen: The c labels that the metric is about.
 
     Returns:
-        (n, 2c) floats: for each chosen label, 1 if the question has it and its answer is right; then, for each chosen
-        label, 1 if the question has it.
+        (n, 2c) floats. Columns 0 to c - 1 have 1 where the question has the label and its answer is right, and columns
+        c to 2c - 1 have 1 where the question has the label.
     """
     has_label = np.array([[float(label == other) for other in chosen] for label in labels])
     return np.concatenate([has_label * right[:, None], has_label], axis=1)

@@ -16,8 +16,8 @@ Conventions
 - **At most ten windows** of a query count, the first ten in the order of the file. A warning names queries with more.
 - **Matching.** For a threshold, each window in turn is matched with the truth window of the largest IoU that is not
   matched yet, if this IoU is at least the threshold. A window without such a match counts as wrong. So a repeated
-  window never helps: its truth window is matched already. Of truth windows with the same IoU, the last one is tried
-  first.
+  window cannot match the same truth window again, but it can match another one. Of truth windows with the same IoU, the
+  last one is tried first.
 - **Windows outside the recording** are scored as they are given, because the truth of CASTELLA has such windows too. A
   warning names them. A window of length 0 counts as wrong, as in the scorer, and the baseline writes some. A window
   whose end is before its start is an error: the scorer would compute an IoU from its negative length.
@@ -198,7 +198,7 @@ def _query_findings(query: MomentQuery, prediction: Moments, index: int, file: s
     unusual = {  # from the start and the end of a message to the windows that it is about
         ("outside the recording", f"; it is {last:g} s long, and they are scored as they are"): that_break(EARLY, LATE),
         ("without length", "; they count as wrong"): that_break(EMPTY),
-        ("repeated", "; only the first of equal windows can be right"): unique[counts > 1],
+        ("repeated", "; each truth window counts only once"): unique[counts > 1],
     }
     warnings = []
     for (what, consequence), concerned in unusual.items():

@@ -288,7 +288,7 @@ class _Reader:
             if fault:
                 yield Finding(self.file, number, place, f"{fault}; found {shown(window)}", severity)
             elif numbers[:2] in seen:
-                message = f"repeats {shown(window)}, so it counts as wrong; remove it"
+                message = f"repeats {shown(window)}, and each truth window counts only once; remove it"
                 yield Finding(self.file, number, place, message, WARNING)
             seen.append(numbers[:2])
         yield from self._check_order(number, key, value[:most])

@@ -28,7 +28,7 @@ from evaluation.data.dataset import VALIDATION, Dataset
 from evaluation.findings import BadRequest
 from systems.answering import load_recordings
 from systems.contract import CLIPS_PER_BATCH, require_finite
-from systems.moments.windows import Cutting, QueryCurve, cut, search
+from systems.moments.windows import Cutting, QueryCurve, cut, fit_cutting
 from systems.other_runs import OtherRun, load_other_run
 from systems.parts.descriptions import sampling_rate
 from systems.parts.devices import default_device
@@ -131,7 +131,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     model = Finder(config, other, Cutting()).to(default_device())
     run.start()
     if not run.best.is_file():
-        tried = search(_query_curves(model, split), config.hop)
+        tried = fit_cutting(_query_curves(model, split), config.hop)
         write_rows(run.folder / SEARCH, [{**asdict(cutting), **scores} for cutting, scores in tried])
         model.cutting, scores = tried[0]
         state = {

@@ -94,8 +94,8 @@ class QueryCurve:
     truth: np.ndarray
 
 
-def search(queries: Sequence[QueryCurve], hop: float) -> list[tuple[Cutting, dict[str, float]]]:
-    """Try all settings on queries with known windows.
+def fit_cutting(queries: Sequence[QueryCurve], hop: float) -> list[tuple[Cutting, dict[str, float]]]:
+    """Fit the settings: try all of them on queries with known windows.
 
     Returns:
         All settings, each with a dict of mAP and R1@0.7. The settings with the highest mAP come first. Of settings with

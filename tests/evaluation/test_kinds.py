@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.__main__ import command, parser
 from evaluation.findings import BadRequest
-from evaluation.kinds import KINDS, kind_of
+from evaluation.kinds import KINDS, kind_of_predictions
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
 
@@ -140,10 +140,10 @@ def test_kinds_of_predictions(folder):
     }
     assert list(kinds) == list(KINDS)
     for kind, names in kinds.items():
-        assert kind_of([folder / name for name in names]) == kind
+        assert kind_of_predictions([folder / name for name in names]) == kind
     with pytest.raises(
         BadRequest, match=r"must be the prediction of a retrieval system, as .*found that of a captioning"
     ):
-        kind_of([folder / "a.npz", folder / "others.tsv"])
+        kind_of_predictions([folder / "a.npz", folder / "others.tsv"])
     with pytest.raises(BadRequest, match=r"of a moment retrieval system, as .*found that of a question answering"):
-        kind_of([folder / "moments.jsonl", folder / "choice.csv"])
+        kind_of_predictions([folder / "moments.jsonl", folder / "choice.csv"])

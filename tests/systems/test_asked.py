@@ -3,18 +3,18 @@
 import pytest
 
 from evaluation.findings import BadRequest, Faulty
-from systems.asked import CHOICE, CLIPS, MOMENTS, kind_of, read_data
+from systems.asked import CHOICE, CLIPS, MOMENTS, kind_of_folder, read_data
 from tests.systems.asked_data import make_questions, make_recordings
 from tests.systems.made import make_data
 
 
 def test_the_kind_of_a_folder(tmp_path):
-    assert kind_of(make_questions(tmp_path / "questions")) == CHOICE
-    assert kind_of(make_recordings(tmp_path / "recordings")) == MOMENTS
-    assert kind_of(make_data(tmp_path / "clips")) == CLIPS
-    assert kind_of(tmp_path) == CLIPS
+    assert kind_of_folder(make_questions(tmp_path / "questions")) == CHOICE
+    assert kind_of_folder(make_recordings(tmp_path / "recordings")) == MOMENTS
+    assert kind_of_folder(make_data(tmp_path / "clips")) == CLIPS
+    assert kind_of_folder(tmp_path) == CLIPS
     (tmp_path / "questions" / "captions_test.csv").touch()
-    assert kind_of(tmp_path / "questions") == CLIPS
+    assert kind_of_folder(tmp_path / "questions") == CLIPS
     assert read_data(tmp_path / "questions", "evaluation", kind=CHOICE)["evaluation"].kind == CHOICE
 
 

@@ -102,7 +102,7 @@ def test_only_ten_windows_count_and_repeating_one_does_not_help():
     repeated = evaluate(truth, {"q": [(0, 10)] * 10}, metrics=["mAP@0.5"])
     once = evaluate(truth, {"q": [(0, 10)]}, metrics=["mAP@0.5"])
     assert repeated.metrics["mAP@0.5"] == once.metrics["mAP@0.5"]
-    assert "are repeated: 1, for example '[0, 10]'; only the first" in str(repeated.findings[0])
+    assert "are repeated: 1, for example '[0, 10]'; each truth window counts" in str(repeated.findings[0])
 
 
 def test_a_further_window_does_not_lower_the_score():

@@ -119,7 +119,7 @@ MUTATIONS = {
     "too many digits": (GOOD.replace("4.0", "9" * 9999, 1), "out.jsonl:1: error: must be JSON; a number or list in it"),
     "a repeated window": (
         windows([4, 9], [20, 30], [4, 9]),
-        f"{PLACE}[2]: warning: repeats [4, 9], so it counts as wrong; remove it",
+        f"{PLACE}[2]: warning: repeats [4, 9], and each truth window counts only once; remove it",
     ),
     "one score": (
         windows([4, 9, 0.9], [20, 30]),

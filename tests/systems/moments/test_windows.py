@@ -1,9 +1,9 @@
-"""Windows from curves equal those of plain loops, and the search finds the settings that a curve was made with."""
+"""Windows from curves equal those of plain loops, and the fit_cutting finds the settings that a curve was made with."""
 
 import numpy as np
 import pytest
 
-from systems.moments.windows import Cutting, QueryCurve, cut, search
+from systems.moments.windows import Cutting, QueryCurve, cut, fit_cutting
 
 
 def plain_cut(curve, hop, seconds, cutting):
@@ -53,7 +53,7 @@ def test_at_most_ten_windows_are_given_and_the_best_ones_are():
 
 def test_the_search_finds_the_gap_and_the_level():
     curve = np.array([0, 3.9, 9, 9, 4, 9, 9, 0, 0, 6, 6, 0.0])  # 3.9 is too low, and 4 is a gap
-    tried = search([QueryCurve(curve, 12, np.array([[2.0, 7.0]]))], 1.0)
+    tried = fit_cutting([QueryCurve(curve, 12, np.array([[2.0, 7.0]]))], 1.0)
     cutting, scores = tried[0]
     assert scores["mAP"] == 1
     assert cutting == Cutting(1, 0.45, 1.0)
