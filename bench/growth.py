@@ -6,6 +6,8 @@ A job that grows linearly has p = 1. Fixed costs, such as imports, lower p at sm
 largest sizes.
 """
 
+import contextlib
+import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,7 +156,12 @@ def _sweep(runs: int, work: Path) -> Job:
     }
     file = work / "sweep.yaml"
     file.write_text(yaml.safe_dump(plan | {"metric": "mAP@10"}), encoding="utf-8")
-    return lambda: sweep.sweep(file, work / "data", work / "out", cache=work / "cache")
+
+    def make_runs() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            sweep.sweep(file, work / "data", work / "out", cache=work / "cache")
+
+    return make_runs
 
 
 # Inputs ---------------------------------------------------------------------------------------------------------------
