@@ -22,8 +22,8 @@ Conventions
   warning names them. A window of length 0 counts as wrong, as in the scorer, and the baseline writes some. A window
   whose end is before its start is an error: the scorer would compute an IoU from its negative length.
 - **Each query must appear exactly once**, with one window or more. An unknown, missing or repeated id is an error. The
-  scorer requires the same ids. For average precision, it keeps both entries of a repeated id. From mAP, it would leave
-  out queries without windows.
+  scorer requires the same ids. For average precision, the scorer counts both entries of a repeated id, and for mAP it
+  leaves out queries without windows.
 
 This module differs from the published scorer in three points. The scorer's numbers are percentages with two decimals;
 these are in [0, 1] at full precision. The scorer reads `w[2]`, so it fails for the blind form `[start, end]`. This

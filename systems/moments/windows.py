@@ -12,7 +12,7 @@ import numpy as np
 
 from evaluation.metrics.moments import MOST_WINDOWS, average_precision, recall_at_one
 
-SMOOTHING = (1, 3, 5)  # the settings that `search` tries
+SMOOTHING = (1, 3, 5)  # the settings that `fit_cutting` tries
 LEVELS = tuple(round(0.3 + 0.05 * step, 2) for step in range(13))  # 0.3, 0.35, …, 0.9
 GAPS = (0.0, 1.0, 2.0, 4.0)
 FLAT = 1e-12  # relative difference of two cells that are equal up to rounding
