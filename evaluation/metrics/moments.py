@@ -19,8 +19,9 @@ Conventions
   window cannot match the same truth window again, but it can match another one. Of truth windows with the same IoU, the
   last one is tried first.
 - **Windows outside the recording** are scored as they are given, because the truth of CASTELLA has such windows too. A
-  warning names them. A window of length 0 counts as wrong, as in the scorer, and the baseline writes some. A window
-  whose end is before its start is an error: the scorer would compute an IoU from its negative length.
+  warning names them. The check of an output file (`submission.outputs.windows`) is stricter. A window of length 0
+  counts as wrong, as in the scorer, and the baseline writes some. A window whose end is before its start is an error:
+  the scorer would compute an IoU from its negative length.
 - **Each query must appear exactly once**, with one window or more. An unknown, missing or repeated id is an error. The
   scorer requires the same ids. For average precision, the scorer counts both entries of a repeated id, and for mAP it
   leaves out queries without windows.

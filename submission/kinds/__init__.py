@@ -2,7 +2,7 @@
 
 To add a kind:
 
-1. Add its metrics and the function that scores a prediction to `evaluation.kinds`.
+1. Add its metrics and its entry in `evaluation.kinds`, as the docstring of that module says.
 2. Write a form of output files in `submission.outputs`, a subclass of `Form` or of `Table`, unless a suitable form
    exists.
 3. Write a subclass of `Kind`, and add it to `KINDS`.
