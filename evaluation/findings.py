@@ -9,7 +9,7 @@ findings (exit status 1). A request that cannot be carried out raises `BadReques
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -160,6 +160,16 @@ def bounded(findings: Iterable[Finding], most: int, file: str) -> list[Finding]:
         message = f"there are more than {most} findings; correct these first"
         first_findings.append(Finding(file, message=message))
     return first_findings
+
+
+def raise_errors(findings: Sequence[Finding]) -> None:
+    """Raise an exception with all findings if at least one of them is an error.
+
+    Raises:
+        Faulty: There is an error.
+    """
+    if any(finding.severity == ERROR for finding in findings):
+        raise Faulty(findings)
 
 
 def count(findings: Iterable[Finding], severity: str = ERROR) -> int:

@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from evaluation.data.dataset import Clip, Split
-from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
+from evaluation.findings import WARNING, BadRequest, Finding, raise_errors
 from evaluation.metrics.retrieval import Truth
 from evaluation.predictions import Ranking
 from evaluation.text import plural, quoted
@@ -103,8 +103,7 @@ def read_qrels(path: Path) -> tuple[Split, list[Finding]]:
         noun = "queries have" if without > 1 else "query has"
         message = f"{without} {noun} no clip with a grade above 0; left out"
         findings.append(Finding(str(path), message=message, severity=WARNING))
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return Split("qrels", tuple(Clip(clip, (), Path(clip)) for clip in clips), relevance), findings
 
 
@@ -125,8 +124,7 @@ def read_run(path: Path) -> Run:
             continue
         lines.setdefault(query, line)
         lists.setdefault(query, []).append((clip, score, _number(rank) or 0.0))
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     contradicting = [query for query, rows in lists.items() if _ranks_contradict_scores(rows)]
     if contradicting:
         message = f"the ranks of {plural(len(contradicting), 'list')} contradict the scores, for example those of "

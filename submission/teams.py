@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.findings import ERROR, WARNING, Faulty, Finding, bounded
+from evaluation.findings import ERROR, WARNING, Faulty, Finding, bounded, raise_errors
 from evaluation.text import SHOWN, cut, lookalike, quoted, unknown_key
 from submission import documents, reports
 from submission.documents import Document, KeyPath, dotted, shown
@@ -111,8 +111,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
     reader = _Reader(task, document, path)
     team = reader.team()
     findings = bounded(sorted(reader.findings), documents.LISTED, str(path))
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return team, findings
 
 

@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation import json_objects
 from evaluation.files import no_file
-from evaluation.findings import Faulty, Finding, count
+from evaluation.findings import Faulty, Finding, raise_errors
 from evaluation.json_objects import Entry, FilledText, Identifier, IsList, Text
 from evaluation.text import plural, quoted
 
@@ -164,8 +164,7 @@ def read_questions(path: Path | str) -> tuple[Questions, list[Finding]]:
         Faulty: The questions are not valid. The exception lists all findings.
     """
     questions, findings = survey_questions(Path(path))
-    if count(findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return questions, findings
 
 

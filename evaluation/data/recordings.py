@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict
 from evaluation import json_objects
 from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.files import no_file
-from evaluation.findings import NOTE, WARNING, Faulty, Finding, count
+from evaluation.findings import NOTE, WARNING, Finding, raise_errors
 from evaluation.json_objects import Entry, FilledText, Identifier, IsList, Number
 from evaluation.text import plural, quoted
 
@@ -143,8 +143,7 @@ def read_recordings(path: Path | str) -> tuple[Recordings, list[Finding]]:
         Faulty: The file is not valid. The exception lists all findings.
     """
     recordings, findings = survey_recordings(Path(path))
-    if count(findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return recordings, findings
 
 

@@ -66,7 +66,7 @@ from evaluation import assets, scores
 from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, other_split_hint
 from evaluation.files import cache_folder
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, raise_errors
 from evaluation.inputs import captioning_inputs
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
@@ -322,8 +322,7 @@ def validate(split: Split, prediction: Captions, file: str = "prediction", *, ma
     """
     findings = _check_rows(prediction, file)
     findings += _check_clips(split, prediction, file, may_match)
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return findings
 
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from evaluation.choice_formats import Answers
 from evaluation.data.questions import Question, Questions
-from evaluation.findings import ERROR, NOTE, BadRequest, Faulty, Finding
+from evaluation.findings import NOTE, BadRequest, Faulty, Finding, raise_errors
 from evaluation.metrics.answered import check_ids
 from evaluation.metrics.sets import MetricSet, named_metrics
 from evaluation.names import closest, hint
@@ -105,8 +105,7 @@ def validate(truth: Questions, answers: Answers, file: str = "prediction", form:
         line = answers.lines[index] if answers.lines else 0
         message = not_an_option(f"the answer to {quoted(name)} must be an option", answer, question.options)
         findings.append(Finding(file, line, message=message))
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
 
 
 def not_an_option(must: str, answer: str, options: Sequence[str], guess: str | None = None) -> str:

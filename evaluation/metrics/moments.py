@@ -46,7 +46,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from evaluation.data.recordings import BACKWARDS, EARLY, EMPTY, LATE, MomentQuery, Recordings, time_faults
-from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
+from evaluation.findings import WARNING, BadRequest, Faulty, Finding, raise_errors
 from evaluation.metrics.answered import check_ids
 from evaluation.metrics.sets import MetricSet, listed, named_metrics
 from evaluation.moment_formats import Moments
@@ -166,8 +166,7 @@ def validate(
         if query is not None and not is_reported:
             line = prediction.lines[index] if prediction.lines else 0
             findings += _query_findings(query, prediction, index, file, line)
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return sorted(findings)
 
 

@@ -58,7 +58,7 @@ import numpy as np
 
 from evaluation.data.dataset import Split, other_split_hint
 from evaluation.embeddings import BITS, Embeddings, WholeNumbers
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, raise_errors
 from evaluation.inputs import retrieval_inputs
 from evaluation.metrics.sets import MetricSet, listed, named_metrics
 from evaluation.names import closest, explain, hint
@@ -122,8 +122,7 @@ def validate(
             message = f"scores must be finite; {share} queries have NaN or infinite scores, for example {example!r}"
             message += "; check the model"
             findings.append(Finding(file, message=message))
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
+    raise_errors(findings)
     return sorted(findings)
 
 
