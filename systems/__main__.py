@@ -14,6 +14,7 @@ from pathlib import Path
 from evaluation import yamlfiles
 from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, Split, read_dataset
+from evaluation.data.split_files import CHOICE, MOMENTS
 from evaluation.downloads import download_missing
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
@@ -26,8 +27,8 @@ FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumu
 KINDS_OF_DATA = {
     "captioning": asked.CLIPS,
     "retrieval": asked.CLIPS,
-    "choice": asked.CHOICE,
-    "moments": asked.MOMENTS,
+    "choice": CHOICE,
+    "moments": MOMENTS,
 }
 WIDTH = 100  # maximum number of characters in a line of `list`
 

@@ -12,11 +12,12 @@ from evaluation.choice_formats import Answers, write_answers
 from evaluation.data import audio
 from evaluation.data.dataset import Clip, Split
 from evaluation.data.recordings import BACKWARDS, EARLY, EMPTY, LATE, MomentQuery, time_faults
+from evaluation.data.split_files import CHOICE
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics.moments import MOST_WINDOWS
 from evaluation.moment_formats import Moments, write_moments
 from evaluation.text import plural, quoted
-from systems.asked import CHOICE, AskedSplit
+from systems.asked import AskedSplit
 from systems.contract import CLIPS_PER_BATCH, Answerer, MomentFinder, audio_batches
 
 if TYPE_CHECKING:

@@ -20,24 +20,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from evaluation.data.dataset import SPLITS, Dataset, read_dataset
-from evaluation.data.split_files import CHOICE, MOMENTS, split_file, split_files
+from evaluation.data.layouts import LAYOUTS, main_layout_of
+from evaluation.data.split_files import STEMS, split_file
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.kinds import KINDS
 from evaluation.text import unknown_key
 
 CLIPS = "clips"  # the other kinds are `CHOICE` and `MOMENTS`
-# The content of the data folders of each kind, for messages.
-CONTENTS: Mapping[str, str] = MappingProxyType(
-    {
-        CLIPS: "clips with captions (captions_SPLIT.csv)",
-        CHOICE: "questions about clips (questions_SPLIT.jsonl)",
-        MOMENTS: "queries about recordings (moments_SPLIT.jsonl)",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
     Args:
         folder: The data folder.
         splits: The names of the splits.
-        kind: `CLIPS`, `CHOICE` or `MOMENTS` (default: `kind_of_folder` the folder).
+        kind: `CLIPS`, `CHOICE` or `MOMENTS` (default: `kind_of_folder`).
 
     Raises:
         BadRequest: There is no such folder, or it does not contain such a split.
@@ -88,8 +81,8 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
         source = split_file(folder, kind, split)
         content, found = KINDS[kind].read_truth(source, split)
         notes += found
-        paths = content.paths if kind == CHOICE else content.paths(folder / split)
-        existing = {name: path for name, path in paths.items() if path and path.is_file()}
+        paths = LAYOUTS[kind].sounds(content, folder / split)
+        existing = {name: path for name, path in paths.items() if path}
         missing += _missing_sounds([name for name in paths if name not in existing], source)
         read[split] = AskedSplit(split, kind, content, existing)
     if missing:
@@ -99,12 +92,7 @@ def read_data(folder: Path, *splits: str, kind: str = "") -> Dataset:
 
 def kind_of_folder(folder: Path) -> str:
     """Return the kind of a data folder: `CLIPS`, `CHOICE` or `MOMENTS`."""
-    if any(folder.glob("*captions*.csv")):
-        return CLIPS
-    for kind in (CHOICE, MOMENTS):
-        if split_files(folder, kind):
-            return kind
-    return CLIPS
+    return main_layout_of(folder) or CLIPS
 
 
 def require_kind(system: ModuleType, dataset: Dataset, *splits: str) -> None:
@@ -116,8 +104,15 @@ def require_kind(system: ModuleType, dataset: Dataset, *splits: str) -> None:
     expected = getattr(system, "DATA", CLIPS)
     found = {getattr(dataset[split], "kind", CLIPS) for split in splits}
     for kind in found - {expected}:
-        message = f"must have {CONTENTS[expected]}, on which {system.__name__} trains; found {CONTENTS[kind]}"
+        message = f"must have {_content(expected)}, on which {system.__name__} trains; found {_content(kind)}"
         raise BadRequest(f"{dataset.folder}: {message}: give another data folder, or train another system")
+
+
+def _content(kind: str) -> str:
+    """Return the noun for the content of a data folder, with the names of its files."""
+    if kind == CLIPS:
+        return "clips with captions (captions_SPLIT.csv)"
+    return f"{LAYOUTS[kind].content} ({STEMS[kind]}_SPLIT.jsonl)"
 
 
 def _missing_sounds(names: Sequence[str], source: Path) -> list[Finding]:

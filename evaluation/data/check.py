@@ -12,7 +12,7 @@ from tqdm import tqdm
 from evaluation import json_objects
 from evaluation.data import audio, recordings
 from evaluation.data.dataset import Split, survey
-from evaluation.data.layouts import LAYOUTS, Layout, layout_of
+from evaluation.data.layouts import LAYOUTS, Layout, main_layout_of
 from evaluation.data.split_files import CHOICE, MOMENTS, STEMS, split_files
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, counted
 from evaluation.text import printable, quoted, table
@@ -36,8 +36,8 @@ def check_dataset(path: Path) -> tuple[str, list[Finding]]:
         kind = _kind_of_truth_file(path)
         split = path.stem.removeprefix(f"{STEMS[kind]}_")  # the folder with this name has the recordings, if it exists
         return _check_asked(LAYOUTS[kind], {split: path})
-    kind = layout_of(path)
-    if kind and not any(path.glob("*captions*.csv")):
+    kind = main_layout_of(path)
+    if kind:
         return _check_asked(LAYOUTS[kind], split_files(path, kind))
     if not any(path.glob("*.csv")) and any(path.rglob("*.json")):
         return _check_asked(LAYOUTS[CHOICE], {path.name: path})  # a folder as DCASE 2025 task 5 publishes it

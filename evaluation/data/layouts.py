@@ -50,6 +50,13 @@ def layout_of(folder: Path) -> str:
     return ""
 
 
+def main_layout_of(folder: Path) -> str:
+    """Return the same as `layout_of`, but an empty text for a folder that also has clips with captions."""
+    if any(folder.glob("*captions*.csv")):
+        return ""
+    return layout_of(folder)
+
+
 def _counts_of_questions(questions: Questions) -> list[int]:
     return [len(questions.questions), len(questions.paths)]
 

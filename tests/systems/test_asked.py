@@ -2,8 +2,9 @@
 
 import pytest
 
+from evaluation.data.split_files import CHOICE, MOMENTS
 from evaluation.findings import BadRequest, Faulty
-from systems.asked import CHOICE, CLIPS, MOMENTS, kind_of_folder, read_data
+from systems.asked import CLIPS, kind_of_folder, read_data
 from tests.systems.asked_data import make_questions, make_recordings
 from tests.systems.made import make_data
 
