@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from evaluation import caption_formats
-from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.dataset import Split, read_dataset
 from evaluation.findings import Finding
 from evaluation.inspection.charts import LISTED, Chart, Table, edges, group_labels, histogram, mean_chart, shares
-from evaluation.inspection.content import TEMPLATES, Content, Request, System, check_content, read_systems
+from evaluation.inspection.content import TEMPLATES, Request, SplitContent, System, check_content, read_systems
 from evaluation.metrics import catalogue
 from evaluation.predictions import Captions
 from evaluation.report import NOTHING
@@ -35,7 +35,7 @@ class Predicted(System):
 
 
 @dataclass(frozen=True)
-class Descriptions(Content):
+class Descriptions(SplitContent):
     """The content of a page about captioning: the split, and the captions of each system."""
 
     task = "Audio captioning"
@@ -46,16 +46,6 @@ class Descriptions(Content):
 
     split: Split
     systems: Sequence[Predicted]
-
-    @property
-    def split_name(self) -> str:
-        """The name of the split."""
-        return self.split.name
-
-    @property
-    def clips(self) -> Sequence[Clip]:
-        """The clips of the split."""
-        return self.split.clips
 
     def charts(self, metric: str, values: Sequence[np.ndarray], seconds: np.ndarray) -> list[Chart | None]:
         """Return charts of a metric, of the length of captions, and of what the metric depends on."""
@@ -78,7 +68,7 @@ class Descriptions(Content):
     def data(self) -> dict[str, Any]:
         """Return the references, and the captions of each system."""
         return {
-            "captions": [[printable(caption) for caption in clip.captions] for clip in self.clips],
+            "captions": self.captions(),
             "predicted": [[printable(caption) for caption in system.captions] for system in self.systems],
             "log_probabilities": [system.log_probabilities for system in self.systems],
         }

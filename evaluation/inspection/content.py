@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from evaluation.data.dataset import EVALUATION, Clip
+from evaluation.data.dataset import EVALUATION, Clip, Split
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
 from evaluation.statistics.comparison import check_comparable, short_names
+from evaluation.text import printable
 
 if TYPE_CHECKING:
     from evaluation.inspection.charts import Chart, Table
@@ -116,6 +117,30 @@ class Content(ABC):
     def item_metrics(self, score: Score) -> list[str]:
         """Return the names of the metrics whose values for single items the page shows."""
         return [name for name, measured in score.metrics.items() if measured.values is not None]
+
+
+class SplitContent(Content):
+    """The content of a page about a split of clips with captions.
+
+    Attributes:
+        split: The split.
+    """
+
+    split: Split
+
+    @property
+    def split_name(self) -> str:
+        """The name of the split."""
+        return self.split.name
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """The clips of the split."""
+        return self.split.clips
+
+    def captions(self) -> list[list[str]]:
+        """Return the captions of each clip, for the page's data."""
+        return [[printable(caption) for caption in clip.captions] for clip in self.clips]
 
 
 def check_content(content: Content) -> None:

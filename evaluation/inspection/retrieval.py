@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.dataset import Split, read_dataset
 from evaluation.data.relevance import Relevance, chosen_relevance
 from evaluation.findings import Finding
 from evaluation.inspection.charts import (
@@ -23,7 +23,7 @@ from evaluation.inspection.charts import (
     mean_chart,
     shares,
 )
-from evaluation.inspection.content import TEMPLATES, Content, Request, System, check_content, read_systems
+from evaluation.inspection.content import TEMPLATES, Request, SplitContent, System, check_content, read_systems
 from evaluation.inspection.neighbours import THRESHOLD, CaptionSimilarity
 from evaluation.metrics import retrieval
 from evaluation.predictions import Ranking, Similarity
@@ -84,7 +84,7 @@ class Answers(System):
 
 
 @dataclass(frozen=True)
-class Queries(Content):
+class Queries(SplitContent):
     """The content of a page about retrieval.
 
     Attributes:
@@ -107,16 +107,6 @@ class Queries(Content):
     texts: tuple[str, ...]
     right: Sequence[Sequence[int]]
     systems: Sequence[Answers]
-
-    @property
-    def split_name(self) -> str:
-        """The name of the split."""
-        return self.split.name
-
-    @property
-    def clips(self) -> Sequence[Clip]:
-        """The clips of the split."""
-        return self.split.clips
 
     def charts(self, metric: str, values: Sequence[np.ndarray], seconds: np.ndarray) -> list[Chart | None]:
         """Return charts of a metric, of the ranks of right clips, and of what the metric depends on."""
@@ -154,11 +144,12 @@ class Queries(Content):
                 returned[name] += 1
             for hit in hits:
                 right[hit.name] += hit.mark == RIGHT
+        file_names = set(self.split.file_names)
         rows, names = [], []
         for name, count in returned.most_common(LISTED):
             rows.append([name, f"{count:,}", f"{right[name]:,}"])
-            names.append(name if name in set(self.split.file_names) else None)
-        never = len(set(self.split.file_names) - returned.keys())
+            names.append(name if name in file_names else None)
+        never = len(file_names - returned.keys())
         mean = sum(returned.values()) / max(1, len(self.clips))
         note = f"A clip is among them {mean:.1f} times on average. Clips that are never among them: {never:,}."
         heads = ["clip", f"times among the {deepest} best", "right"]
@@ -171,7 +162,7 @@ class Queries(Content):
             hits = [[_hit_data(hit) for hit in row] for row in system.hits]
             systems.append({"hits": hits, "ranks": system.ranks})
         return {
-            "captions": [[printable(caption) for caption in clip.captions] for clip in self.clips],
+            "captions": self.captions(),
             "queries": [printable(text) for text in self.texts],
             "right": self.right,
             "answers": systems,

@@ -271,8 +271,8 @@ class _Reader:
         seen: list[tuple[float, ...]] = []
         for index, window in enumerate(value[:most]):
             place = f"{key}[{index}]"
-            size = 2 + has_scores(self.task)
-            if isinstance(window, list) and len(window) == 5 - size:
+            size, other_size = (3, 2) if has_scores(self.task) else (2, 3)
+            if isinstance(window, list) and len(window) == other_size:
                 self.wrong_forms.append((number, place, window))
                 continue
             if not isinstance(window, list) or len(window) != size:
