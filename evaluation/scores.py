@@ -99,9 +99,10 @@ class Items:
     """The items that a metric is computed over.
 
     Attributes:
-        kind: The plural noun for the items: queries or clips.
+        kind: The plural noun for the items: queries, clips or questions.
         names: The names of the n items.
-        groups: The index of each item's group. Items that share a clip have the same group.
+        groups: The index of each item's group. Items about the same clip or recording have the same
+            group.
         values: For the items of a score, a dict from each metric to the (n,) values of the items. If the metric is not
             a mean, they are pseudo-values (`Measured.values`). Metrics without such values are left out.
     """

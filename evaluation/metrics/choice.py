@@ -10,8 +10,9 @@ Conventions
   answers. So the order of the options does not affect a score.
 - **Each question must be answered exactly once, with one of its options.** An answer that is not an option is an error,
   and so is an unknown, missing or repeated id. So leaving out hard questions does not raise a score.
-- **Intervals.** Each metric is computed over all questions. The interval by clip leaves out all questions about a clip
-  together. If a type or part has a single question, or questions about a single clip, its accuracy has no interval.
+- **Intervals.** All questions are left out in turn, also for the accuracy of one type or part. The interval by clip
+  leaves out all questions about a clip together. If all questions of a type or part are about a single clip, its
+  accuracy has no interval.
 - **Chance** is the expected value if each answer is drawn from the options of its question.
 
 Metrics
@@ -275,7 +276,7 @@ def _measure_labels(
     statistics = label_statistics(right, labels, chosen)
     by_chance = mean_of_labels(label_statistics(np.array(truth.chances), labels, chosen).sum(axis=0))
     groups = {group for group, label in zip(items.groups, labels, strict=True) if label in chosen}
-    if len(groups) < 2:  # a single question or clip cannot be left out
+    if len(groups) < 2:  # a single clip cannot be left out
         value = float(mean_of_labels(statistics.sum(axis=0)))
         estimate = Estimate(value, np.nan, np.nan, np.nan, 1, f"{interval}-95")
         return Measured(estimate, chance=float(by_chance))

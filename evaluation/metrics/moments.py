@@ -134,6 +134,7 @@ def _matched(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     is_free = np.ones((len(thresholds), overlaps.shape[1]), dtype=bool)
     for place, row in enumerate(overlaps):
         for index in np.argsort(row, kind="stable")[::-1]:
+            # At each threshold, a window that has a match already does not take another one.
             matches = is_free[:, index] & (row[index] >= thresholds) & ~right[:, place]
             right[:, place] |= matches
             is_free[:, index] &= ~matches

@@ -16,7 +16,7 @@ Conventions
 - **By groups.** Items of one group are left out together, and n is the number of groups. The five captions of a clip
   describe the same sound, so their results depend on each other. Leaving captions out one at a time treats five
   dependent captions as five independent ones, and the interval is too narrow. Leaving out whole clips gives an interval
-  with the right width for the number of clips.
+  with the right width for the number of clips. `scores.measure` computes intervals by groups.
 - **Bootstrap.** scipy draws items (or groups) with replacement, 9999 times from a fixed seed. The ends of the interval
   are percentiles of the metric over the draws, either plain or corrected for bias and acceleration (BCa, Efron 1987).
   The DCASE 2024 task 6 results state "bootstrap … 95 %", but not which of the two.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 2**20  # maximum number of bytes of a line; ten windows of a long query need a thousandth of it
 LINES = 1_000_000  # maximum number of lines
-# For each rule of `recordings.time_faults`, the message, where `{:g}` stands for the length of the recording.
+# For each rule of `recordings.time_faults`, the message and its severity. `{:g}` is the length of the recording.
 _TIME_FAULTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         recordings.BACKWARDS: ("must end after its start; exchange the two times", ERROR),
