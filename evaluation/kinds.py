@@ -177,7 +177,8 @@ def _source(path: Path, kind: str, split: str) -> Path:
     other = layout_of(path)
     if other:
         message = f"must have {LAYOUTS[kind].content}; found {LAYOUTS[other].content}"
-        raise BadRequest(f"{path}: {message}: give another folder, or use `score {other}`")
+        advice = f"give another folder, or predictions of {KINDS[other].system} (`score {other}`)"
+        raise BadRequest(f"{path}: {message}: {advice}")
     return path
 
 

@@ -117,8 +117,8 @@ def test_a_folder_of_the_other_kind_is_refused(folder, capsys):
     (folder / "questions_evaluation.jsonl").rename(folder / "questions.jsonl")
     words = ["--truth", str(folder), "--prediction", str(folder / "choice.csv")]
     assert command(parser(), ["score", "choice", *words]) == 2
-    message = "must have questions about clips; found queries about recordings: give another folder, or use `score mom"
-    assert message in capsys.readouterr().err
+    message = "must have questions about clips; found queries about recordings: give another folder, or predictions of "
+    assert f"{message}a moment retrieval system (`score moments`)" in capsys.readouterr().err
 
 
 def test_kinds_of_predictions(folder):
