@@ -73,7 +73,7 @@ def check(options: argparse.Namespace) -> int:
 
     if not options.run_folder:
         request_checks.check_module(options.system)
-        request_checks.check_keys(options.system, options.config, options.set)
+        request_checks.check_config(options.system, options.config, options.set)
     with _importing():
         from systems.checking.check import check_system
 
@@ -107,8 +107,10 @@ def train(options: argparse.Namespace) -> None:
     """Train a system into a run folder, or resume an interrupted training."""
     flags = {key: getattr(options, key) for key in FLAGS}
     request_checks.check_module(options.system)
-    request_checks.check_keys(options.system, options.config, options.set)
+    request_checks.check_config(options.system, options.config, options.set)
     request_checks.check_flags(flags)
+    request_checks.check_seed(options.seed)
+    request_checks.check_run_folder(options.run_folder)
     loggers.check_logger(options.logger)
     dataset = asked.read_data(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
@@ -401,7 +403,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change a key of the config; the system's YAML files list the keys",
     )
-    verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers, 0 to 2**32 - 1 (default: 0)")
     text = "resume although the system's code has changed since the training began; this is recorded in system.yaml"
     verb.add_argument("--code-changed", action="store_true", help=text)
     text = f"folder of the feature cache (default: {DEFAULT_CACHE})"

@@ -42,7 +42,7 @@ from evaluation.predictions import Similarity
 from evaluation.text import cut, unknown_key
 from systems import listing, source
 from systems.listing import CONTRACT_NAMES
-from systems.lock import locked
+from systems.lock import is_left_over, locked
 from systems.modules import NoSuchModule, UntrustedModule, imported, must_be_trusted, trusting
 from systems.weight_errors import weights_must_fit
 
@@ -227,6 +227,14 @@ def read_run(folder: Path) -> RunConfig:
     if not file.is_file():
         raise BadRequest(f"{file}: no such file; give the folder of a run, such as `dcase-systems train` makes")
     return validate(RunConfig, yamlfiles.read_yaml(file), lambda key: str(file))
+
+
+def foreign_files(folder: Path) -> list[Finding]:
+    """Return a finding if a folder without config.yaml contains files, so that no run may be written into it."""
+    if not folder.is_dir() or all(map(is_left_over, folder.iterdir())):
+        return []
+    message = "must be a run folder or empty; found files, but no config.yaml: give a new folder"
+    return [Finding(str(folder), message=message)]
 
 
 def read_model_run(folder: Path) -> RunConfig:

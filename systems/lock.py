@@ -21,6 +21,14 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
+def is_left_over(path: Path) -> bool:
+    """Return whether a file does not count as the content of a run folder.
+
+    Such files belong to the lock or to a file browser, or were left by an interrupted write.
+    """
+    return path.name in (LOCK, HOLDER, ".DS_Store", "Thumbs.db") or path.name.endswith(".part")
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Within the block, allow no other process to train in a run folder.

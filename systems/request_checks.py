@@ -5,7 +5,6 @@ keys of configs, Lightning's flags and sweep files. They usually do not run a sy
 mistakes. The code that carries out the request checks it again, and completely.
 """
 
-import ast
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.extras import EXTRAS, absent
-from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding, raise_errors
 from evaluation.text import quoted, unknown_key
 from systems import contract, modules
+from systems.config_source import Unreadable, read_config
 
 MOST_RUNS = 2  # maximum number of runs in a demo
 LAST_PORT = 65535
+LAST_SEED = 2**32 - 1
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 PRECISIONS = (
     *("transformer-engine", "transformer-engine-float16"),
@@ -26,10 +27,6 @@ PRECISIONS = (
     *("16", "bf16", "32", "64"),  # these mean 16-mixed, bf16-mixed, 32-true and 64-true
 )
 FIGURES = (".svg", ".png", ".pdf")
-
-
-class Unreadable(Exception):
-    """The fields of a config cannot be determined from the source."""
 
 
 def check_module(name: str) -> None:
@@ -42,10 +39,8 @@ def check_module(name: str) -> None:
         contract.import_system_module(name)  # a module without a source file can exist too
 
 
-def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
-    """Check that a system's `Config` has a field for each key that the user gives.
-
-    Unknown keys are not found if the fields cannot be determined from the source (`config_fields`).
+def check_config(name: str, file: Path | None, settings: Sequence[str]) -> None:
+    """Check the keys and values that the user gives for a system's `Config`, as far as its source tells them.
 
     Args:
         name: The system's import name.
@@ -54,17 +49,34 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
 
     Raises:
         BadRequest: The file does not exist, or a setting does not have the form `key=value` with a YAML value.
-        Faulty: The file is not a YAML mapping, or keys are unknown. The exception lists all unknown keys.
+        Faulty: The file is not a YAML mapping, or keys or values are not valid. The exception lists all findings.
     """
     values, where = contract.read_settings(file, settings)
-    try:
-        fields = config_fields(name)
-    except Unreadable:
-        return
-    unknown = [key for key in values if isinstance(key, str) and key not in fields]
-    if unknown:
-        findings = [Finding(where(key), column=key, message=unknown_key(key, fields)) for key in unknown]
-        raise Faulty(findings, status=2)
+    with contextlib.suppress(Unreadable):
+        contract.validate(read_config(name), values, where)
+
+
+def check_seed(seed: int) -> None:
+    """Check the seed of a training.
+
+    Raises:
+        BadRequest: NumPy cannot use the seed.
+    """
+    if not 0 <= seed <= LAST_SEED:
+        raise BadRequest(f"the seed must be from 0 to {LAST_SEED}; found {seed}: give another seed")
+
+
+def check_run_folder(folder: Path) -> None:
+    """Check that a folder contains a run, is empty or does not exist.
+
+    Raises:
+        Faulty: The folder contains other files and no config.yaml, or config.yaml is damaged. The exception lists all
+            findings.
+    """
+    if (folder / "config.yaml").is_file():
+        contract.read_run(folder)
+    else:
+        raise_errors(contract.foreign_files(folder))
 
 
 def check_rerank(retriever: Path | None, data: Path | None, weight: str) -> None:
@@ -184,133 +196,10 @@ def check_sweep(file: Path) -> None:
     findings = [*grid.check_search(plan, file), *grid.check_metric(plan, file)]
     keys = grid.config_keys(plan, file)
     with contextlib.suppress(Unreadable):
-        fields = config_fields(plan.system)
+        fields = list(read_config(plan.system).model_fields)
         for key, place in keys.items():
             if isinstance(key, str) and key not in fields:
                 findings.append(Finding(str(place), column=key, message=unknown_key(key, fields)))
     if findings:
         raise Faulty(findings, status=2)
     grid.read(file)
-
-
-# Reading the fields of a config from the source -----------------------------------------------------------------------
-
-
-def config_fields(name: str) -> list[str]:
-    """Return the field names of a system's `Config` in pydantic's order, without importing the system.
-
-    Args:
-        name: The system's import name.
-
-    Raises:
-        Unreadable: The fields cannot be determined from the source, or the config may accept further keys.
-    """
-    fields, forbids_others = _class_fields(name, "Config")
-    if not forbids_others:
-        raise Unreadable(f"{name}.Config may accept further keys")
-    return fields
-
-
-def _class_fields(module: str, name: str) -> tuple[list[str], bool]:
-    """Return the names of the fields of a class and of its base classes, and whether the class refuses further keys."""
-    if (module, name) == ("pydantic", "BaseModel"):
-        return [], False
-    node = _definition(module, name)
-    if isinstance(node, tuple):  # imported from another module
-        return _class_fields(*node)
-    if not isinstance(node, ast.ClassDef):
-        raise Unreadable(f"{module}.{name} is not defined as a class in the source")
-    fields: dict[str, None] = {}
-    forbids_others = False
-    for base in reversed(node.bases):
-        inherited, base_forbids = _class_fields(*_base(module, base))
-        fields |= dict.fromkeys(inherited)
-        forbids_others |= base_forbids
-    for keyword in node.keywords:
-        if keyword.arg == "extra":
-            forbids_others = ast.unparse(keyword.value) == "'forbid'"
-        elif keyword.arg not in ("frozen", "allow_inf_nan"):
-            raise Unreadable(f"{module}.{name} has settings that may change its fields")
-    for statement in node.body:
-        fields |= dict.fromkeys(_own_fields(statement))
-    return list(fields), forbids_others
-
-
-def _own_fields(statement: ast.stmt) -> list[str]:
-    """Return the name of the field that a statement in a config's class defines, or an empty list."""
-    if isinstance(statement, ast.FunctionDef):
-        if "before" in "".join(map(ast.unparse, statement.decorator_list)):
-            raise Unreadable("a validator may change the keys before they are checked")
-        return []
-    is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    if is_docstring:
-        return []
-    if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-        raise Unreadable("the class contains more than fields and functions")
-    if statement.value is not None and "alias" in ast.unparse(statement.value):
-        raise Unreadable("a field may have another name")
-    name = statement.target.id
-    is_field = not name.startswith("_") and "ClassVar" not in ast.unparse(statement.annotation)
-    if is_field:
-        return [name]
-    return []
-
-
-def _base(module: str, base: ast.expr) -> tuple[str, str]:
-    """Return the module and the name of a base class, such as `Schedule` or `generation.Decoding`."""
-    if isinstance(base, ast.Name):
-        return module, base.id
-    if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
-        imported = _definition(module, base.value.id)
-        if isinstance(imported, tuple):
-            return ".".join(part for part in imported if part), base.attr
-    raise Unreadable(f"{ast.unparse(base)} is not a plain name")
-
-
-def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
-    """Find the definition of a name at the top level of a module.
-
-    Returns:
-        The statement, if it defines a class or assigns the name. For an imported name, the module from which it is
-        imported, and its name in that module (empty for `import module`). None if no statement defines the name, or if
-        several statements do.
-
-    Raises:
-        Unreadable: The module has no source file, or the file is not valid Python.
-    """
-    file = modules.source(module)
-    if file is None or file.suffix != ".py":
-        raise Unreadable(f"{module} has no source file")
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise Unreadable(f"{file} is not valid Python") from error
-    definitions: list[ast.stmt | tuple[str, str]] = []
-    for node in tree.body:
-        is_class = isinstance(node, ast.ClassDef) and node.name == name
-        is_assigned = isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
-        if is_class or is_assigned:
-            definitions.append(node)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    definitions.append(_imported_from(node, alias, module, file))
-    if len(definitions) == 1:
-        return definitions[0]
-    return None
-
-
-def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: str, file: Path) -> tuple[str, str]:
-    """Return the module from which a name is imported, and its name in that module (empty for `import module`)."""
-    if isinstance(node, ast.Import):
-        return alias.name, ""
-    package = module.split(".")
-    if file.name != "__init__.py":
-        package.pop()
-    if node.level:  # one dot means the package itself, each further dot its parent package
-        package = package[: len(package) - node.level + 1]
-        outer = ".".join(package)
-        if node.module:
-            outer += f".{node.module}"
-        return outer, alias.name
-    return node.module or "", alias.name

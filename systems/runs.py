@@ -28,7 +28,7 @@ from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
 from evaluation.text import plural
-from systems import answering, contract
+from systems import answering, contract, request_checks
 from systems.asked import AskedSplit, require_kind
 from systems.caching.embeddings import cache_embeddings
 from systems.parts.devices import default_device
@@ -67,7 +67,7 @@ def train(
         dataset: The data. The development and validation splits must have audio.
         folder: The run folder to write, or to resume.
         config: The system's config, or a dict with the settings that differ from its defaults.
-        seed: The seed of all random generators.
+        seed: The seed of all random generators, from 0 to 2**32 - 1.
         cache: Folder of the cache (default: `evaluation.files.cache_folder`).
         flags: Arguments for `lightning.Trainer`, as in `training.Run`.
         logger: As in `training.Run`.
@@ -77,9 +77,10 @@ def train(
         The run.
 
     Raises:
-        BadRequest: There is no such system or split; or as for `contract.train`.
+        BadRequest: There is no such system or split, or the seed is outside its range; or as for `contract.train`.
         Faulty: The settings are not valid; or as for `contract.train`. The exception lists all findings.
     """
+    request_checks.check_seed(seed)
     system = contract.system(name)
     require_kind(system, dataset, DEVELOPMENT, VALIDATION)
     if isinstance(config, BaseModel):

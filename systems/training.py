@@ -60,7 +60,7 @@ from evaluation.files import cache_folder, replacing
 from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.metrics.catalogue import lower_is_better
 from systems import lock, loggers, source
-from systems.contract import read_run, text_values
+from systems.contract import foreign_files, read_run, text_values
 from systems.lock import is_first_process
 from systems.logs import quiet
 from systems.parts import encoders
@@ -184,10 +184,7 @@ class Run:
         """
         path = self.folder / "config.yaml"
         if not path.exists():
-            if self.folder.is_dir() and not all(map(is_left_over, self.folder.iterdir())):
-                message = "must be a run folder or empty; found files, but no config.yaml: give a new folder"
-                return [Finding(str(self.folder), message=message)]
-            return []
+            return foreign_files(self.folder)
         existing = _flat(read_run(self.folder).model_dump(exclude_unset=True))
         requested = _flat(self.identity)
         findings = []
@@ -228,7 +225,9 @@ class Run:
     def _has_results(self) -> bool:
         """Return whether training has written files into the run folder that a resumed training would use."""
         written_before = ("config.yaml", source.FILE, *loggers.FOLDERS)
-        others = [path for path in self.folder.iterdir() if path.name not in written_before and not is_left_over(path)]
+        others = [
+            path for path in self.folder.iterdir() if path.name not in written_before and not lock.is_left_over(path)
+        ]
         return len(others) > 0
 
     def start(self) -> None:
@@ -809,14 +808,6 @@ def save_tensors(content: object, path: Path) -> None:
             torch.save(content, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def is_left_over(path: Path) -> bool:
-    """Return whether a file does not count as the content of a run folder.
-
-    Such files belong to the lock or to a file browser, or were left by an interrupted write.
-    """
-    return path.name in (lock.LOCK, lock.HOLDER, ".DS_Store", "Thumbs.db") or path.name.endswith(".part")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

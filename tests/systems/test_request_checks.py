@@ -1,6 +1,7 @@
 """Requests that are refused before torch is imported."""
 
 import importlib
+import math
 import sys
 from pathlib import Path
 from typing import get_args
@@ -10,7 +11,8 @@ from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _
 from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from evaluation.findings import BadRequest, Faulty
-from systems import listing, request_checks
+from systems import contract, listing, request_checks
+from systems.config_source import Unreadable, read_config
 
 BASE = """
 from pydantic import BaseModel as Model
@@ -41,7 +43,74 @@ def write(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [system.name for system in listing.systems()])
 def test_the_source_tells_the_fields_of_every_system(name):
-    assert request_checks.config_fields(name) == list(importlib.import_module(name).Config.model_fields)
+    assert list(read_config(name).model_fields) == list(importlib.import_module(name).Config.model_fields)
+
+
+VALUES = (
+    -1,
+    0,
+    1,
+    17,
+    0.5,
+    1.5,
+    math.nan,
+    math.inf,
+    True,
+    None,
+    "",
+    "word",
+    "2",
+    [],
+    [1],
+    ["a"],
+    [["a"]],
+    {},
+    {"a": 1},
+)
+
+
+def messages(model, values):
+    """Return the messages about keys with wrong values, without those about several keys."""
+    try:
+        contract.validate(model, values, str)
+    except Faulty as refused:
+        return [str(finding) for finding in refused.findings if finding.column]
+    return []
+
+
+@pytest.mark.parametrize("name", [system.name for system in listing.systems()])
+def test_the_source_tells_which_values_a_key_can_have(name):
+    early = read_config(name)
+    config = importlib.import_module(name).Config
+    accepted = set()  # keys with values that only the system refuses
+    for key in early.model_fields:
+        for value in VALUES:
+            found = messages(early, {key: value})
+            expected = messages(config, {key: value})
+            if found != expected:
+                assert found == []
+                accepted.add(key)
+    # Inner configs, and limits that are names, are only known to the system.
+    assert accepted == {"systems.guided_gpt2": {"retrieval"}, "systems.clip_aac": {"text_width"}}.get(name, set())
+
+
+def test_a_type_that_the_source_does_not_tell_takes_any_value(write):
+    name = write("""
+import datetime
+from typing import Annotated
+from pydantic import Field
+from .base import Base
+MOST = 3
+class Config(Base):
+    third: datetime.date | None = None
+    fourth: Annotated[int, Field(ge=1)] = 1
+    fifth: "int" = 1
+    sixth: int = Field(1, ge=1, le=MOST)
+""")
+    accepted = {"third": "2020-13-45", "fourth": "x", "fifth": "x", "sixth": 9}
+    assert messages(read_config(name), accepted) == []
+    refused = messages(read_config(name), accepted | {"sixth": 0, "first": "x"})
+    assert [message.partition(": ")[0] for message in refused] == ["first", "sixth"]
 
 
 READABLE = {
@@ -66,11 +135,20 @@ class Config(Base, Other):
 @pytest.mark.parametrize("source", READABLE.values(), ids=READABLE)
 def test_fields_come_in_the_order_of_pydantic(write, source):
     name = write(source)
-    fields = request_checks.config_fields(name)
+    fields = list(read_config(name).model_fields)
     assert fields == list(importlib.import_module(name).Config.model_fields)
 
 
 UNREADABLE = {
+    "a validator in place of the type": """
+from pydantic import field_validator
+from .base import Base
+class Config(Base):
+    third: int = 3
+    @field_validator("third", mode="plain")
+    def read(cls, value):
+        return value
+""",
     "no class": "Config = None",
     "a class that is replaced": "from .base import Base\nclass Config(Base):\n    pass\nConfig = Base",
     "a choice": "from .base import Base\nif True:\n    class Config(Base):\n        third: int = 3",
@@ -99,16 +177,16 @@ class Config(Base):
 @pytest.mark.parametrize("source", UNREADABLE.values(), ids=UNREADABLE)
 def test_keys_pass_where_the_source_does_not_tell_them(write, source):
     name = write(source)
-    with pytest.raises(request_checks.Unreadable):
-        request_checks.config_fields(name)
-    request_checks.check_keys(name, None, ["whatever=1"])
+    with pytest.raises(Unreadable):
+        read_config(name)
+    request_checks.check_config(name, None, ["whatever=1"])
 
 
 def test_every_unknown_key_is_reported_where_it_was_given(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("epoch: 3\nbatch: 4\n")
     with pytest.raises(Faulty) as refused:
-        request_checks.check_keys("baseline.retriever", file, ["bach=2", "seed.inner=1", "epochs=1"])
+        request_checks.check_config("baseline.retriever", file, ["bach=2", "seed.inner=1", "epochs=1"])
     places = [(finding.file, finding.column) for finding in refused.value.findings]
     assert places == [("--set", "bach"), ("--set", "seed"), (str(file), "epoch")]
     assert "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch," in str(refused.value)
