@@ -30,8 +30,9 @@ import re
 import string
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -201,9 +202,14 @@ class Track(Strict):
 
     def admits(self, number: int) -> bool:
         """Return whether a system with this number keeps the limit."""
+        return number <= self.largest
+
+    @property
+    def largest(self) -> int:
+        """The largest number that a system may have."""
         if self.below is not None:
-            return number < self.below
-        return self.most is not None and number <= self.most
+            return self.below - 1
+        return cast(int, self.most)
 
 
 class Tracks(Strict):
@@ -214,6 +220,14 @@ class Tracks(Strict):
         description="the tracks; a system is in the first one whose limit it keeps"
     )
     overall: Fact[bool] = Field(description="whether there is also a ranking of the systems of all tracks")
+
+    @model_validator(mode="after")
+    def _limits_rise(self) -> "Tracks":
+        """Check that no system is in an earlier track only because the limits are in the wrong order."""
+        for track, following in pairwise(self.limits.value):
+            if following.largest <= track.largest:
+                raise ValueError(f"limits must rise; found {following} after {track}: put the smaller limit first")
+        return self
 
     def track_of(self, number: str) -> str:
         """Return the name of the track of a system, or an empty text if it is in no track.

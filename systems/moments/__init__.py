@@ -5,7 +5,7 @@
 
 RETRIEVER is the run folder of any retriever, and DIR has queries about recordings (`systems.asked`). The retriever
 embeds a window around each cell of the recording, and the query. The similarity of the two over time is a curve.
-`windows.py` cuts the curve into windows. Training only fits the three settings of the cut: it tries all of them on the
+`cutting.py` cuts the curve into windows. Training only fits the three settings of the cut: it tries all of them on the
 validation recordings, and keeps the one with the highest mAP.
 
 A run does not contain the retriever, only the path from the config. If the checkpoint of the retriever has changed, the
@@ -28,7 +28,7 @@ from evaluation.data.dataset import VALIDATION, Dataset
 from evaluation.findings import BadRequest
 from systems.answering import load_recordings
 from systems.contract import CLIPS_PER_BATCH, require_finite
-from systems.moments.windows import Cutting, QueryCurve, cut, fit_cutting
+from systems.moments.cutting import Cutting, QueryCurve, cut, fit_cutting
 from systems.other_runs import OtherRun, load_other_run
 from systems.parts.descriptions import sampling_rate
 from systems.parts.devices import default_device

@@ -299,6 +299,10 @@ def tracks(key="system.complexity.total_parameters", limits=({"name": "small", "
             "tracks.limits.value.1\n  must have one limit, below or most",
         ),
         (
+            lambda facts: facts.update(tracks=tracks(limits=[{"name": "a", "below": 6}, {"name": "b", "most": 5}])),
+            "tracks\n  limits must rise; found b (at most 5) after a (below 6): put the smaller limit first",
+        ),
+        (
             lambda facts: facts["metadata"]["submission"]["value"]["keys"]["label"].update(need="perhaps"),
             "metadata.submission.value.keys.label.need\n  Input should be 'required', 'nullable' or 'optional'",
         ),

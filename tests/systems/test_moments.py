@@ -16,7 +16,7 @@ from systems import moments, runs
 from systems.__main__ import parser
 from systems.asked import read_data
 from systems.modules import trusting
-from systems.moments.windows import Cutting
+from systems.moments.cutting import Cutting
 from systems.other_runs import load_other_run
 from tests.systems.asked_data import HIGH, make_questions, make_recordings
 from tests.systems.made import NAME, make_module, make_run

@@ -1,9 +1,9 @@
 """The default data set: synthesised soundscapes with captions, in Clotho's layout.
 
 A baseline can train on this data set without a download, and the content of every clip is known. A *scene* has one to
-three sources of the kinds in `KINDS`. One of them may be a background. Many scenes of a split have the same kinds and
-differ only in order, repetition or overlap. So a system must recognise more than kinds to find a clip. A grammar with
-synonyms describes each scene in five captions of 8 to 20 words.
+three sources of the kinds in `SOUND_KINDS`. One of them may be a background. Many scenes of a split have the same kinds
+and differ only in order, repetition or overlap. So a system must recognise more than kinds to find a clip. A grammar
+with synonyms describes each scene in five captions of 8 to 20 words.
 
 Conventions
 -----------

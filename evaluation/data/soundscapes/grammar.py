@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from numpy.random import Generator
 
-from evaluation.data.soundscapes.synthesis import KINDS, Scene
+from evaluation.data.soundscapes.synthesis import SOUND_KINDS, Scene
 
 CAPTIONS, FEWEST_WORDS, MOST_WORDS = 5, 8, 20
 
@@ -100,9 +100,9 @@ def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
     [('a dog barks', None), ('a dog barks two times', 2), ('a dog barks twice', 2)]
     """
     forms: dict[str, list[tuple[str, int | None]]] = {"clause": [], "doing": [], "sound": []}
-    unstated = None if KINDS[kind].lasts else 0
+    unstated = None if SOUND_KINDS[kind].lasts else 0
     spoken = [("", unstated), *((f" {times}", count) for times in TIMES[count])]
-    for words in KINDS[kind].words.split("; "):
+    for words in SOUND_KINDS[kind].words.split("; "):
         one, several = (re.sub(r"(\S+)/(\S+)", choice, words) for choice in (r"\1", r"\2"))
         if one == several:
             forms["sound"].append((one, unstated))
@@ -146,7 +146,7 @@ def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int
         of each template, which has forms in place of phrases, to its roles.
     """
     meanings = {}
-    for kind, about in KINDS.items():
+    for kind, about in SOUND_KINDS.items():
         for count in TIMES:
             if bool(count) != bool(about.lasts):
                 continue

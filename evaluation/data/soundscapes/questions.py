@@ -30,7 +30,7 @@ from evaluation.data.audio import write_wave
 from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs
 from evaluation.data.soundscapes.grammar import phrases
 from evaluation.data.soundscapes.scenes import scene_text
-from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE, SHORTEST, Scene, render
+from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, SHORTEST, SOUND_KINDS, Scene, render
 from evaluation.data.tables import write_table
 from evaluation.files import appearing
 
@@ -99,7 +99,7 @@ def _plan(rng: Generator, sets: int) -> list[ClipQuestion]:
 
 
 def _presence_set(rng: Generator) -> list[ClipQuestion]:
-    kinds = rng.permutation(list(KINDS)).tolist()
+    kinds = rng.permutation(list(SOUND_KINDS)).tolist()
     asked, others = kinds[:4], kinds[4:]
     scenes = []
     for index, kind in enumerate(asked):
@@ -109,7 +109,7 @@ def _presence_set(rng: Generator) -> list[ClipQuestion]:
 
 
 def _order_set(rng: Generator) -> list[ClipQuestion]:
-    kinds = rng.permutation(list(KINDS)).tolist()[:3]
+    kinds = rng.permutation(list(SOUND_KINDS)).tolist()[:3]
     place, word = [(0, "first"), (2, "last")][rng.integers(2)]
     scenes = []
     for kind in kinds:
@@ -121,19 +121,19 @@ def _order_set(rng: Generator) -> list[ClipQuestion]:
 
 def _count_set(rng: Generator) -> list[ClipQuestion]:
     event = rng.choice(_countable())
-    texture = rng.choice([kind for kind, about in KINDS.items() if not about.lasts])
+    texture = rng.choice([kind for kind, about in SOUND_KINDS.items() if not about.lasts])
     scenes: list[Scene] = [{"x": (str(texture), 0), "a": (str(event), count)} for count in COUNTS]
     return _question_set(rng, COUNT, f"How often is this sound heard: {_name(str(event))}?", [*COUNTS.values()], scenes)
 
 
 def _countable() -> list[str]:
     """Return the events whose largest count fits into a clip with a background, as `scenes.arrange` computes it."""
-    return [kind for kind, about in KINDS.items() if 0 < 1.2 * max(COUNTS) * about.lasts <= 0.65 * SHORTEST]
+    return [kind for kind, about in SOUND_KINDS.items() if 0 < 1.2 * max(COUNTS) * about.lasts <= 0.65 * SHORTEST]
 
 
 def _source(rng: Generator, kind: str) -> tuple[str, int]:
     """Return a source that fits into a third of a clip."""
-    lasts = KINDS[kind].lasts
+    lasts = SOUND_KINDS[kind].lasts
     if not lasts:
         return kind, 0
     fitting = [count for count in (1, 2) if 1.2 * count * lasts <= 0.9 * SHORTEST / 3]
@@ -146,7 +146,7 @@ def _name(kind: str) -> str:
     >>> _name("dog"), _name("rain")
     ('a dog barking', 'rain falling')
     """
-    count = 1 if KINDS[kind].lasts else 0
+    count = 1 if SOUND_KINDS[kind].lasts else 0
     return phrases(kind, count)["doing"][0][0]
 
 

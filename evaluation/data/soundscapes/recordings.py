@@ -30,7 +30,7 @@ from evaluation.data.audio import write_wave
 from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs
 from evaluation.data.soundscapes.grammar import describe
 from evaluation.data.soundscapes.scenes import arrange, scene_text
-from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE, Scene, render
+from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, SOUND_KINDS, Scene, render
 from evaluation.data.tables import write_table
 from evaluation.files import appearing
 
@@ -120,7 +120,7 @@ def _write_recording(folder: Path, seed: int, job: Job) -> tuple[float, list[Mom
 
 def _draw_scenes(rng: Generator) -> list[Scene]:
     """Draw the scenes of a recording, which do not share a kind."""
-    kinds = rng.permutation(list(KINDS)).tolist()
+    kinds = rng.permutation(list(SOUND_KINDS)).tolist()
     scenes = []
     for _ in range(SCENES):
         size = int(rng.integers(2, 4))

@@ -3,7 +3,7 @@
 from numpy.random import Generator
 
 from evaluation.data.soundscapes.grammar import TIMES
-from evaluation.data.soundscapes.synthesis import KINDS, SHORTEST, Scene
+from evaluation.data.soundscapes.synthesis import SHORTEST, SOUND_KINDS, Scene
 
 CLIPS_OF_SAME_KINDS = 4  # mean number of clips that differ only in order, repetition or overlap
 
@@ -45,7 +45,7 @@ def plan(rng: Generator, clips: int) -> list[Scene]:
     """Draw `clips` distinct scenes, in groups that have the same kinds and differ in order, counts or overlap."""
 
     def some_kinds() -> list[str]:
-        return rng.choice(list(KINDS), size=rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]), replace=False).tolist()
+        return rng.choice(list(SOUND_KINDS), size=rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]), replace=False).tolist()
 
     palettes = [some_kinds() for _ in range(1 + clips // CLIPS_OF_SAME_KINDS)]
     scenes: dict[str, Scene] = {}
@@ -61,7 +61,7 @@ def plan(rng: Generator, clips: int) -> list[Scene]:
 def arrange(rng: Generator, kinds: list[str]) -> Scene:
     """Draw a scene of the given kinds: their order, their counts, and which one is the background, if any."""
     kinds = rng.permutation(kinds).tolist()
-    textures = [kind for kind in kinds if not KINDS[kind].lasts]
+    textures = [kind for kind in kinds if not SOUND_KINDS[kind].lasts]
     if textures and len(kinds) > 1 and rng.random() < 0.5:
         background = textures[0]
     else:
@@ -70,7 +70,7 @@ def arrange(rng: Generator, kinds: list[str]) -> Scene:
     sequence = [kind for kind in kinds if kind != background]
     room = SHORTEST * (0.65 if background else 0.9) / len(sequence)
     for role, kind in zip("abc", sequence, strict=False):
-        lasts = KINDS[kind].lasts
+        lasts = SOUND_KINDS[kind].lasts
         fitting = [count for count in TIMES if 0 < 1.2 * count * lasts <= room]
         scene[role] = (kind, int(rng.choice(fitting or [1])) if lasts else 0)
     return scene

@@ -294,7 +294,7 @@ class Kind:
     words: str
 
 
-KINDS = {
+SOUND_KINDS = {
     "dog": Kind(_dog, 0.3, "a dog barks/barking; a big dog woofs/woofing; a barking dog; bark/barks from a dog"),
     "cat": Kind(_cat, 0.6, "a cat meows/meowing; a hungry cat cries/crying; a meowing cat; meow/meows from a cat"),
     "frog": Kind(_frog, 0.3, "a frog croaks/croaking; a toad croaks/croaking; a croaking frog; croak/croaks of a frog"),
@@ -351,7 +351,7 @@ KINDS = {
 
 def play(rng: Generator, kind: str, seconds: float) -> np.ndarray:
     """Synthesise an instance of a kind: round(seconds * SAMPLE_RATE) samples, at least two, in [-1, 1]."""
-    return _unit(KINDS[kind].synthesise(rng, _time(seconds)))
+    return _unit(SOUND_KINDS[kind].synthesise(rng, _time(seconds)))
 
 
 def render(rng: Generator, scene: Scene) -> np.ndarray:
@@ -376,7 +376,7 @@ def render(rng: Generator, scene: Scene) -> np.ndarray:
 
 def _fill(rng: Generator, kind: str, count: int, seconds: float) -> np.ndarray:
     """Synthesise a texture, or `count` occurrences of an event at equal distances, in a given duration."""
-    lasts = KINDS[kind].lasts
+    lasts = SOUND_KINDS[kind].lasts
     if not lasts:
         return _faded(play(rng, kind, seconds), min(rng.uniform(0.03, 0.2), seconds / 4))
     lasts = min(lasts * rng.uniform(0.85, 1.15), 0.9 * seconds / count)

@@ -13,7 +13,7 @@ import pytest
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.data.soundscapes import generate, grammar, oracle, scenes, synthesis
 from evaluation.data.soundscapes.grammar import TEMPLATES, TIMES
-from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE
+from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, SOUND_KINDS
 from evaluation.findings import BadRequest
 
 FEW = {"development": 5, "validation": 4}
@@ -57,7 +57,7 @@ def test_layout(folder):
     assert {name: len(split.clips) for name, split in dataset.splits.items()} == FEW
     names = [name for split in dataset.splits.values() for name in split.file_names]
     assert len(set(names)) == len(names)
-    assert not any(kind in name for kind in KINDS for name in names)
+    assert not any(kind in name for kind in SOUND_KINDS for name in names)
     for split in dataset.splits.values():
         assert any(name.startswith(" ") for name in split.file_names)
         assert any("," in name for name in split.file_names)
@@ -140,7 +140,7 @@ def is_running(process):
 # ------------------------------------------------------------------------------------------------ sounds
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOUND_KINDS)
 @pytest.mark.parametrize("seconds", [0.0501, 0.333, 1.07, 3.999])
 def test_every_kind_sounds_at_any_length(kind, seconds):
     sound = synthesis.play(np.random.default_rng(3), kind, seconds)
@@ -165,7 +165,7 @@ def test_kinds_can_be_told_apart_by_their_sound():
         np.array(
             [
                 [log_bands(synthesis.play(rng, name, kind.lasts or rng.uniform(1, 3))) for _ in range(12)]
-                for name, kind in KINDS.items()
+                for name, kind in SOUND_KINDS.items()
             ]
         )
         for _ in range(2)
@@ -173,8 +173,8 @@ def test_kinds_can_be_told_apart_by_their_sound():
     centre = known.mean(axis=1)
     scale = known.std(axis=(0, 1))
     distance = np.linalg.norm((asked[:, :, None] - centre) / scale, axis=-1)  # (kinds, 12, kinds)
-    accuracy = np.mean(distance.argmin(axis=-1) == np.arange(len(KINDS))[:, None])
-    assert len(KINDS) >= 24
+    accuracy = np.mean(distance.argmin(axis=-1) == np.arange(len(SOUND_KINDS))[:, None])
+    assert len(SOUND_KINDS) >= 24
     assert accuracy > 0.95
 
 
@@ -208,7 +208,7 @@ def test_scenes_are_distinct_and_many_share_their_kinds(many_scenes):
     same_kinds = Counter(frozenset(kind for kind, _ in scene.values()) for scene in many_scenes)
     assert sum(number for number in same_kinds.values() if number > 1) > 0.7 * len(many_scenes)
     assert {"".join(scene) for scene in many_scenes} == set(TEMPLATES)
-    assert {kind for scene in many_scenes for kind, _ in scene.values()} == set(KINDS)
+    assert {kind for scene in many_scenes for kind, _ in scene.values()} == set(SOUND_KINDS)
     assert {count for scene in many_scenes for _, count in scene.values()} == set(TIMES)
 
 
@@ -233,7 +233,7 @@ def test_captions_say_what_is_in_the_scene(many_scenes):
 
 def test_the_grammar_can_be_read_in_one_way_only():
     kinds_of: dict[str, set[str]] = {}
-    for kind, about in KINDS.items():
+    for kind, about in SOUND_KINDS.items():
         for count in TIMES if about.lasts else [0]:
             for ways in grammar.phrases(kind, count).values():
                 for text, _ in ways:

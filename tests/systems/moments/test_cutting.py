@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from systems.moments.windows import Cutting, QueryCurve, cut, fit_cutting
+from systems.moments.cutting import Cutting, QueryCurve, cut, fit_cutting
 
 
 def plain_cut(curve, hop, seconds, cutting):
