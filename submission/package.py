@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evaluation.data.dataset import Dataset
 from evaluation.files import replacing
@@ -40,11 +40,14 @@ class System:
         label: Label of the system.
         metadata: Values of the system's metadata file.
         outputs: A dict from each of the task's sets to the system's output file.
+        predictions: A dict from each set to the prediction in the output file, or to None if the check has not read the
+            whole prediction.
     """
 
     label: str
     metadata: Mapping[str, object]
     outputs: Mapping[str, Path]
+    predictions: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,15 @@ def check(
         findings += _check_names(task, folder, place, fields, parts, document, unread)
         if fields:
             label_fields[place] = fields
+        predictions: dict[str, Any] = {}
         for split in task.sets:
             if split in parts:
-                findings += outputs.validate(task, parts[split].path, splits.get(split, split), parts[split].shown)
+                path, shown = parts[split].path, parts[split].shown
+                found, predictions[split] = outputs.validate_and_read(task, path, splits.get(split, split), shown)
+                findings += found
         if fields and document.values and parts.keys() == {METADATA, *task.sets}:
             files_by_set = {split: parts[split].path for split in task.sets}
-            systems.append(System(fields["label"], document.values, files_by_set))
+            systems.append(System(fields["label"], document.values, files_by_set, predictions))
     team = _team_of_most(label_fields)
     if team:
         findings += _check_one_team(label_fields, team)
