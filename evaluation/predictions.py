@@ -413,7 +413,8 @@ def read_regular_matrix(path: Path, separator: str) -> tuple[list[str], Similari
         The cells of the header, and the matrix.
     """
     content = path.read_bytes()
-    if content.count(b"\r") != content.count(b"\r\n"):
+    returns = content.count(b"\r")
+    if returns and returns != content.count(b"\r\n"):
         return None
     first, *lines = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n").split(b"\n")
     del content

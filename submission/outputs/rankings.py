@@ -130,11 +130,12 @@ class Matrix(QueryTable):
         """
         try:
             layout = read_layout(task, path, len(self.expected_in(split)), self.term, file)
+            separator = tables.separator(path, file)  # the one with which `predictions` reads the file
         except Faulty:
             return None
-        if layout.bom or layout.separator != separator_of(task):
+        if layout.bom or not layout.separator == separator == separator_of(task):
             return None
-        regular = read_regular_matrix(path, layout.separator)
+        regular = read_regular_matrix(path, separator)
         if regular is None:
             return None
         header, matrix = regular

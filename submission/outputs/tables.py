@@ -227,9 +227,14 @@ def read_layout(task: "Task", path: Path, expected: int, term: Term, file: str) 
     if not utf_16 and b"\0" in raw:
         message = "must be text; found a NUL byte: write the file again"
         raise Faulty([Finding(file, line_of(raw, raw.index(b"\0")), message=message)])
-    if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
+    line_feeds, returns = raw.count(b"\n"), raw.count(b"\r")
+    if raw.count(separator.encode()) + line_feeds + returns > CELLS:
         raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells; it does: is it an output file?")])
-    lines = raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
+    lines = line_feeds
+    stray = None
+    if returns:  # otherwise the searches of a large file would be slow
+        lines += returns - raw.count(b"\r\n")
+        stray = re.search(rb"\r(?!\n)", raw)
     check_lines(lines, expected, term, file)
     bom = None
     if raw.startswith(codecs.BOM_UTF8):
@@ -244,7 +249,6 @@ def read_layout(task: "Task", path: Path, expected: int, term: Term, file: str) 
             findings.insert(0, bom)
         raise Faulty(findings)
     stray_line = 0
-    stray = re.search(rb"\r(?!\n)", raw)
     if stray and not utf_16:
         stray_line = line_of(raw, stray.start())
     return Layout(separator, stray_line, bom)
