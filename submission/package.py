@@ -4,7 +4,7 @@ A package is a folder or a zip. It contains one report, and one folder for each 
 metadata. The task's facts define the names of these files and folders.
 """
 
-import hashlib
+import filecmp
 import re
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evaluation.data.dataset import Dataset
 from evaluation.files import replacing
@@ -40,11 +40,14 @@ class System:
         label: Label of the system.
         metadata: Values of the system's metadata file.
         outputs: A dict from each of the task's sets to the system's output file.
+        predictions: A dict from each set to the prediction in the output file, or to None if the check has not read the
+            whole prediction.
     """
 
     label: str
     metadata: Mapping[str, object]
     outputs: Mapping[str, Path]
+    predictions: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,15 @@ def check(
         findings += _check_names(task, folder, place, fields, parts, document, unread)
         if fields:
             label_fields[place] = fields
+        predictions: dict[str, Any] = {}
         for split in task.sets:
             if split in parts:
-                findings += outputs.validate(task, parts[split].path, splits.get(split, split), parts[split].shown)
+                path, shown = parts[split].path, parts[split].shown
+                found, predictions[split] = outputs.validate_and_read(task, path, splits.get(split, split), shown)
+                findings += found
         if fields and document.values and parts.keys() == {METADATA, *task.sets}:
             files_by_set = {split: parts[split].path for split in task.sets}
-            systems.append(System(fields["label"], document.values, files_by_set))
+            systems.append(System(fields["label"], document.values, files_by_set, predictions))
     team = _team_of_most(label_fields)
     if team:
         findings += _check_one_team(label_fields, team)
@@ -444,13 +450,18 @@ def _check_others(task: Task, others: Mapping[str, Entry], report: str | None) -
 
 def _check_alike(systems: Sequence[System], name: str) -> Iterator[Finding]:
     """Yield a warning for each system whose outputs are all the same as those of an earlier system."""
-    first: dict[tuple[bytes, ...], str] = {}
-    for system in systems:
-        digests = tuple(hashlib.sha256(path.read_bytes()).digest() for path in system.outputs.values())
-        other = first.setdefault(digests, system.label)
-        if other != system.label:
-            message = f"{system.label} has the same outputs as {other}, byte for byte; is it the right run?"
-            yield Finding(name, message=message, severity=WARNING)
+    for number, system in enumerate(systems):
+        for earlier in systems[:number]:
+            if _has_same_outputs(system, earlier):
+                if earlier.label != system.label:
+                    message = f"{system.label} has the same outputs as {earlier.label}, byte for byte"
+                    yield Finding(name, message=f"{message}; is it the right run?", severity=WARNING)
+                break
+
+
+def _has_same_outputs(system: System, other: System) -> bool:
+    """Return whether all outputs of two systems are equal. Files of different sizes are not read."""
+    return all(filecmp.cmp(path, other.outputs[split], shallow=False) for split, path in system.outputs.items())
 
 
 # Making ---------------------------------------------------------------------------------------------------------------

@@ -169,12 +169,17 @@ def _score_system(
     task: Task, path: Path, system: package.System, split: Asked, ranked: str, cache: Path
 ) -> ScoredSystem:
     """Score the output of a system for the ranked set. The split contains the ground truth."""
-    file = system.outputs[ranked]
+    kind = KINDS[task.kind]
+    metrics = task.metrics.value
     shown = f"{path}/{system.label}: {ranked}"
     interval = "jackknife"
     if task.interval:
         interval = task.interval.value
-    score = KINDS[task.kind].score(file, split, task.metrics.value, interval, cache, shown)
+    prediction = system.predictions[ranked]
+    if prediction is None:
+        score = kind.score(system.outputs[ranked], split, metrics, interval, cache, shown)
+    else:
+        score = kind.score_prediction(prediction, split, metrics, interval, shown)
     team = system.label
     fields = task.label_fields(system.label)
     if fields:

@@ -138,6 +138,13 @@ class Kind(ABC):
         score_file = kinds.KINDS[self.name].score_file
         return score_file(output, self.content(split), metrics=metrics, interval=interval, cache=cache, file=file)
 
+    def score_prediction(self, prediction: Any, split: Any, metrics: Sequence[str], interval: str, file: str) -> Score:
+        """Score a prediction that the check of an output file has read. The other arguments are those of `score`.
+
+        Only kinds with a form whose `check_and_read` returns predictions need it.
+        """
+        raise NotImplementedError
+
     def has_score(self, score: Score) -> bool:
         """Return whether a score is one of this kind."""
         return all(name.partition("@")[0] in self.metrics for name in score.metrics)

@@ -1,5 +1,6 @@
 """Language-based audio retrieval: the best clips of each query, or the similarities of all clips."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ class Retrieval(ClothoKind):
     def read_prediction(self, path: Path, split: Split) -> Similarity | Ranking:
         """Read similarities from an .npz, or similarities or the best clips from a CSV."""
         return predictions.read_retrieval(path, (len(split.queries), len(split.clips)))
+
+    def score_prediction(
+        self, prediction: Similarity, split: Split, metrics: Sequence[str], interval: str, file: str
+    ) -> Score:
+        """Score a matrix that its check has read."""
+        return retrieval.evaluate(split, prediction, metrics=metrics, interval=interval, file=file)
 
     def has_score(self, score: Score) -> bool:
         """Return whether a score is one of queries and retrieval metrics."""

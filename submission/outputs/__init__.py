@@ -64,8 +64,19 @@ def validate(task: "Task", path: Path, split: Asked | str = "", file: str = "") 
     Raises:
         BadRequest: There is no such file.
     """
+    findings, _ = validate_and_read(task, path, split, file)
+    return findings
+
+
+def validate_and_read(task: "Task", path: Path, split: Asked | str = "", file: str = "") -> tuple[list[Finding], Any]:
+    """Check an output file as `validate` does, and return the prediction in it if the check has read it.
+
+    Returns:
+        The findings, and the prediction. The prediction is None if the check has not read it completely.
+    """
     file = file or str(path)
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give an output file of {task.name}")
-    findings = bounded(task.output_form.check(task, path, split, file), LISTED, file)
-    return sorted(limited(sorted(findings)))
+    every_finding, prediction = task.output_form.check_and_read(task, path, split, file)
+    findings = bounded(every_finding, LISTED, file)
+    return sorted(limited(sorted(findings))), prediction

@@ -85,6 +85,10 @@ class Form(ABC):
     def check(self, task: "Task", path: Path, split: Any, file: str) -> Iterator[Finding]:
         """Yield all findings about a file, in any order. The arguments are those of `outputs.validate`."""
 
+    def check_and_read(self, task: "Task", path: Path, split: Any, file: str) -> tuple[Iterator[Finding], Any]:
+        """Return the findings that `check` yields, and the prediction if the check reads it, otherwise None."""
+        return self.check(task, path, split, file), None
+
     @abstractmethod
     def describe(self, task: "Task") -> str:
         """Describe the file in a few sentences, for participants."""

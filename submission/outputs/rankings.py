@@ -1,7 +1,10 @@
 """The outputs of language-based audio retrieval: a table of the best clips, or of the similarities, of each query."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from evaluation.data import tables
 from evaluation.data.cells import audio_name_fault
@@ -9,10 +12,10 @@ from evaluation.data.dataset import Split
 from evaluation.findings import ALIKE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics import retrieval
 from evaluation.names import closest, explain
-from evaluation.predictions import Ranking, Similarity, finite_numbers, not_finite
+from evaluation.predictions import Ranking, Similarity, finite_numbers, not_finite, read_regular_matrix
 from evaluation.text import cut, plural, quoted
 from submission.outputs import keys
-from submission.outputs.tables import Records, Table
+from submission.outputs.tables import Records, Table, read_layout, separator_of
 
 if TYPE_CHECKING:
     from submission.tasks import Task
@@ -111,6 +114,50 @@ class Matrix(QueryTable):
         scores = zip(prediction.queries, prediction.scores, strict=True)
         return task.header(prediction.file_names), ((query, *map(repr, row.tolist())) for query, row in scores)
 
+    def check_and_read(
+        self, task: "Task", path: Path, split: Split | str, file: str
+    ) -> tuple[Iterator[Finding], Similarity | None]:
+        """Return all findings about a file, in any order, and its matrix if it has the usual layout, otherwise None."""
+        matrix = self._usual_matrix(task, path, split, file)
+        if matrix is None:
+            return self.check(task, path, split, file), None
+        return self._check_matrix(task, matrix, path, split, file), matrix
+
+    def _usual_matrix(self, task: "Task", path: Path, split: Split | str, file: str) -> Similarity | None:
+        """Return the matrix of a file with the usual layout and finite scores, or None if `check` must read the file.
+
+        `check` would have no findings about the layout, the width of the rows or the scores of such a file.
+        """
+        try:
+            layout = read_layout(task, path, len(self.expected_in(split)), self.term, file)
+            separator = tables.separator(path, file)  # the one with which `predictions` reads the file
+        except Faulty:
+            return None
+        if layout.bom or not layout.separator == separator == separator_of(task):
+            return None
+        regular = read_regular_matrix(path, separator)
+        if regular is None:
+            return None
+        header, matrix = regular
+        if header[0] != task.columns.value[0]:  # the header may be missing
+            return None
+        return matrix
+
+    def _check_matrix(
+        self, task: "Task", matrix: Similarity, path: Path, split: Split | str, file: str
+    ) -> Iterator[Finding]:
+        """Yield all findings about a matrix of `_usual_matrix`, in any order."""
+        header = [task.columns.value[0], *matrix.file_names]
+        yield from self._check_clips(task, header, split, file)
+        lines: dict[str, int] = {}
+        constant: list[int] = []
+        for line, (query, scores) in enumerate(zip(matrix.queries, matrix.scores, strict=True), start=2):
+            yield from self.add_key(lines, query, line, task, file)
+            if _are_equal(scores):
+                constant.append(line)
+        yield from _about_constant_rows(constant, file)
+        yield from self.check_keys(task, path, split, file, lines)
+
     def check_header(
         self, task: "Task", header: list[str], split: Split | str, file: str, separator: str
     ) -> tuple[Iterable[Finding], bool]:
@@ -158,13 +205,9 @@ class Matrix(QueryTable):
                 if len(bad) > 1:
                     message += f", and others like it in {plural(len(bad) - 1, 'more column')}"
                 yield Finding(file, line, cut(tables.column_name(header, bad[0])), message)
-            elif len(scores) > 1 and (scores == scores[0]).all():
+            elif _are_equal(scores):
                 constant.append(line)
-        if constant:
-            message = "all clips have the same score, so they have no order"
-            if len(constant) > 1:
-                message += f" (also in {plural(len(constant) - 1, 'more row')})"
-            yield Finding(file, constant[0], message=f"{message}; is the model trained?", severity=WARNING)
+        yield from _about_constant_rows(constant, file)
 
     def describe(self, task: "Task") -> str:
         """Describe the columns."""
@@ -174,6 +217,21 @@ class Matrix(QueryTable):
             f"in each row. There is one row for each query. {self.layout_text(task)} All names and queries must be "
             "exactly as in the data set."
         )
+
+
+def _are_equal(scores: np.ndarray) -> bool:
+    """Return whether there are several scores and all of them are equal."""
+    return len(scores) > 1 and bool((scores == scores[0]).all())
+
+
+def _about_constant_rows(lines: Sequence[int], file: str) -> Iterator[Finding]:
+    """Yield a finding if there are rows, given by their lines, in which all clips have the same score."""
+    if not lines:
+        return
+    message = "all clips have the same score, so they have no order"
+    if len(lines) > 1:
+        message += f" (also in {plural(len(lines) - 1, 'more row')})"
+    yield Finding(file, lines[0], message=f"{message}; is the model trained?", severity=WARNING)
 
 
 def _check_prediction(prediction: Similarity | Ranking, split: Split, file: str) -> None:

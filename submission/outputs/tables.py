@@ -4,7 +4,7 @@ import codecs
 import csv
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,9 +92,7 @@ class Table(Form):
 
     def check(self, task: "Task", path: Path, split: Any, file: str) -> Iterator[Finding]:
         """Yield all findings about a table, in any order."""
-        expected: Sequence[str] = ()
-        if not isinstance(split, str):
-            expected = self.expected(split)
+        expected = self.expected_in(split)
         try:
             layout = read_layout(task, path, len(expected), self.term, file)
         except Faulty as faulty:
@@ -126,9 +124,26 @@ class Table(Form):
             rows = records[1:]
         lines: dict[str, int] = {}
         yield from self.check_rows(task, header, rows, split, file, lines)
+        yield from self.check_keys(task, path, split, file, lines)
+
+    def expected_in(self, split: Any) -> Sequence[str]:
+        """Return what `expected` returns, or nothing if the split is only a name."""
+        if isinstance(split, str):
+            return ()
+        return self.expected(split)
+
+    def check_keys(
+        self, task: "Task", path: Path, split: Any, file: str, lines: Mapping[str, int]
+    ) -> Iterator[Finding]:
+        """Yield the findings about missing and unknown first cells, or about their number if the split is only a name.
+
+        `lines` has the line of each first cell.
+        """
+        column = task.columns.value[0]
         if isinstance(split, str):
             yield from keys.check_count(task, split, path.name, len(lines), self.term, file, column)
         else:
+            expected = self.expected(split)
             yield from keys.compare(lines, expected, self.term, split, file, lambda name: (lines.get(name, 0), column))
 
     def check_header(
@@ -212,9 +227,14 @@ def read_layout(task: "Task", path: Path, expected: int, term: Term, file: str) 
     if not utf_16 and b"\0" in raw:
         message = "must be text; found a NUL byte: write the file again"
         raise Faulty([Finding(file, line_of(raw, raw.index(b"\0")), message=message)])
-    if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
+    line_feeds, returns = raw.count(b"\n"), raw.count(b"\r")
+    if raw.count(separator.encode()) + line_feeds + returns > CELLS:
         raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells; it does: is it an output file?")])
-    lines = raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
+    lines = line_feeds
+    stray = None
+    if returns:  # otherwise the searches of a large file would be slow
+        lines += returns - raw.count(b"\r\n")
+        stray = re.search(rb"\r(?!\n)", raw)
     check_lines(lines, expected, term, file)
     bom = None
     if raw.startswith(codecs.BOM_UTF8):
@@ -229,7 +249,6 @@ def read_layout(task: "Task", path: Path, expected: int, term: Term, file: str) 
             findings.insert(0, bom)
         raise Faulty(findings)
     stray_line = 0
-    stray = re.search(rb"\r(?!\n)", raw)
     if stray and not utf_16:
         stray_line = line_of(raw, stray.start())
     return Layout(separator, stray_line, bom)

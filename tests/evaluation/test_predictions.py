@@ -591,7 +591,27 @@ def test_rankings_are_no_matrix(text, tmp_path):
     assert isinstance(read_retrieval(tmp_path / "it.csv"), Ranking)
 
 
-CELL = st.sampled_from(["1", "-2.5", "1e3", " 7", "nan", "inf", "x", "", "1_0", '"1"', '"a', "1\r", "٣", "\n", "1.5\t"])
+CELL = st.sampled_from(
+    [
+        *("1", "-2.5", "1e3", " 7", "nan", "inf", "x", "", "1_0", '"1"', '"a', "1\r", "٣", "\n", "1.5\t"),
+        *(
+            "-0",
+            "-0.0",
+            "1e999",
+            "NaN",
+            "Infinity",
+            "true",
+            "null",
+            "[1.5",
+            "2.5]",
+            "{}",
+            "0.5,1.5",
+            "1.",
+            ".5",
+            "01.5",
+        ),
+    ]
+)
 NAME = st.sampled_from(
     ["q", '"q, r"', '"q ""r"""', "", '"a\nb"', '"a', 'a"b', "a\rb", "é", " ", "1", "\0", "\x0b", "\x85"]
 )
@@ -617,8 +637,21 @@ def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
 
     fast = outcome()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictions, "_read_regular_matrix", lambda path, separator: None)
+        patch.setattr(predictions, "read_regular_matrix", lambda path, separator: None)
         assert outcome() == fast
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20), st.integers(1, 40))
+def test_numbers_read_as_python_reads_them(tmp_path_factory, numbers, digits):
+    """All bits of the scores are equal, with any number of digits."""
+    path = tmp_path_factory.getbasetemp() / "numbers.csv"
+    for texts in (list(map(repr, numbers)), [f"{number:.{digits}e}" for number in numbers]):
+        names = [f"{column}.wav" for column in range(len(texts))]
+        path.write_text(f"index,{','.join(names)}\nq,{','.join(texts)}\n", encoding="utf-8")
+        expected = np.array(list(map(float, texts)))
+        if np.isfinite(expected).all():  # with few digits, the largest number may become infinite
+            assert read_retrieval(path).scores.tobytes() == expected.tobytes()
 
 
 def test_a_matrix_reads_fast(tmp_path):

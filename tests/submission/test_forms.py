@@ -19,6 +19,7 @@ from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import Faulty, Finding
 from evaluation.predictions import Similarity
 from submission import outputs, tasks
+from submission.outputs import rankings
 
 NAMES = (
     *(" leading.wav", "comma, name.wav", "cours d&#39;eau.wav", "dots.in.stem.wav", "Capital.wav", 'quote".wav'),
@@ -95,6 +96,21 @@ def test_a_matrix_reads_back_equal(kind, tmp_path):
     assert np.array(cells, dtype=kind).tobytes() == scores.tobytes()
     assert np.array(cells, dtype=np.float64).tobytes() == scores.astype(np.float64).tobytes()
     assert outputs.validate(TASKS["matrix"], tmp_path / "out.csv", SPLIT) == []
+
+
+def test_the_check_of_a_matrix_returns_its_prediction(tmp_path):
+    """The prediction equals that of the reader, so that scoring need not read the file again."""
+    names = tuple(name.replace("\t", " ") for name in NAMES)  # the reader takes a tab in the header for a separator
+    split = Split("test", tuple(Clip(name, (QUERIES[i % 5],), Path(name)) for i, name in enumerate(names)))
+    similarity = Similarity(QUERIES, names, SCORES.scores)
+    path = tmp_path / "out.csv"
+    outputs.write(TASKS["matrix"], similarity, split, path)
+    findings, checked = outputs.validate_and_read(TASKS["matrix"], path, split)
+    read = predictions.read_retrieval(path)
+    assert findings == []
+    assert (checked.queries, checked.file_names) == (read.queries, read.file_names) == (QUERIES, names)
+    assert checked.scores.dtype == read.scores.dtype
+    assert checked.scores.tobytes() == read.scores.tobytes()
 
 
 @pytest.mark.parametrize("form", TASKS)
@@ -654,6 +670,9 @@ def test_random_edits_never_break_the_check(tmp_path, edits):
     findings = outputs.validate(TASKS[form], path, SPLIT if with_data else "evaluation")
     assert path.read_bytes() == raw
     assert all(isinstance(finding, Finding) and str(finding).isprintable() for finding in findings)
+    with pytest.MonkeyPatch.context() as patch:  # a matrix that is read as text has the same findings
+        patch.setattr(rankings, "read_regular_matrix", lambda path, separator: None)
+        assert outputs.validate(TASKS[form], path, SPLIT if with_data else "evaluation") == findings
     if with_data and not findings:
         if TASKS[form].kind == "captioning":
             assert set(predictions.read_captions(path).file_names) == set(NAMES)
