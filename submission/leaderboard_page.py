@@ -23,7 +23,7 @@ from evaluation.metrics.catalogue import heading
 from evaluation.pages import page_environment, policy_source
 from evaluation.report import NOTHING, number
 from evaluation.text import printable
-from submission.ranking import Leaderboard, Ranking, difference_cells, interval_text, shown_estimate
+from submission.ranking import Leaderboard, Ranking, difference_cells, find_track, interval_text, shown_estimate
 from submission.scoring import ScoredPackage, ScoredSystem
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -151,7 +151,7 @@ def _about(board: Leaderboard, system: ScoredSystem) -> About:
         external_data=system.text("system.external_datasets") or NOTHING,
         ensemble=system.text("system.description.ensemble") or NOTHING,
         parameters=_with_separators(system.text(PARAMETERS)) or NOTHING,
-        track=board.track_of(system) or NOTHING,
+        track=find_track(board.task, system) or NOTHING,
     )
 
 

@@ -147,50 +147,118 @@ def check(
         message = f"must not contain more than {most} systems; found {len(folders)} ({', '.join(folders)})"
         findings.append(Finding(name, message=f"{message}: remove some; only the first {most} were checked"))
     systems: list[System] = []
-    label_fields: dict[str, dict[str, str]] = {}  # for the folder of each system, as named in findings
+    label_fields: dict[str, Mapping[str, str]] = {}  # for the folder of each system, as named in findings
     for folder, inside in list(folders.items())[:most]:
-        place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
-        parts, other_files = _parts(task, folder, inside)
-        others |= {f"{folder}/{file}": entry for file, entry in other_files.items()}
-        document = Document(None)
-        if METADATA in parts:
-            document = documents.read(parts[METADATA].path, parts[METADATA].shown)
-            findings += metadata.check(task, document, parts[METADATA].shown)
-        fields = _label_fields(task, folder, parts, document.values)
-        findings += _check_names(task, folder, place, fields, parts, document, unread)
-        if fields:
-            label_fields[place] = fields
-        predictions: dict[str, Any] = {}
-        for split in task.sets:
-            if split in parts:
-                path, shown = parts[split].path, parts[split].shown
-                found, predictions[split] = outputs.validate_and_read(task, path, splits.get(split, split), shown)
-                findings += found
-        if fields and document.values and parts.keys() == {METADATA, *task.sets}:
-            files_by_set = {split: parts[split].path for split in task.sets}
-            systems.append(System(fields["label"], document.values, files_by_set, predictions))
+        checked_folder = _check_folder(task, folder, inside, splits, unread)
+        findings += checked_folder.findings
+        others |= checked_folder.others
+        if checked_folder.fields:
+            label_fields[checked_folder.place] = checked_folder.fields
+        if checked_folder.system:
+            systems.append(checked_folder.system)
     team = _team_of_most(label_fields)
     if team:
         findings += _check_one_team(label_fields, team)
-    expected_report = task.package.report.value
-    if team:
-        expected_report = expected_report.format(**team)
-    report = _report_in(others, expected_report)
-    findings += _check_others(task, others, report)
+    report = _find_report(task, others, team, name, unread)
+    findings += _check_others(task, others, report.inner)
     findings += _check_alike(systems, name)
     unread_parts = {file for file in unread if not file.lower().endswith(".pdf")}  # no part of a system is a PDF
     if unread_parts or _has_error(findings):
         systems = []
-    if report:
-        report_findings = list(_check_report(others[report], report, expected_report, team is not None))
-    elif f"{name}/{expected_report}" in unread:
-        report_findings = []
-    else:
-        report_findings = [Finding(name, message=f"the report {expected_report} is missing; add it")]
-    report_file = None
-    if report and not _has_error(report_findings):
-        report_file = others[report].path
-    return Checked(systems, [*findings, *report_findings], report_file)
+    return Checked(systems, [*findings, *report.findings], report.file)
+
+
+@dataclass(frozen=True)
+class _CheckedFolder:
+    """The folder of one system that was checked.
+
+    Attributes:
+        place: The folder's name in findings.
+        fields: The fields of the system's label; None if they are not known.
+        system: The system; None if one of its files is missing or has no values.
+        others: The files that are no part of the system: a dict from their paths in the package to the files.
+        findings: The findings about the system's files.
+    """
+
+    place: str
+    fields: Mapping[str, str] | None
+    system: System | None
+    others: Mapping[str, Entry]
+    findings: list[Finding]
+
+
+def _check_folder(
+    task: Task, folder: str, inside: Mapping[str, Entry], splits: Mapping[str, Asked | str], unread: Set[str]
+) -> _CheckedFolder:
+    """Check the folder of one system: the names of its files, its metadata and its outputs.
+
+    Args:
+        task: The task.
+        folder: The name of the folder.
+        inside: A dict from the name of each file in the folder to the file.
+        splits: See `checked`.
+        unread: See `check`.
+    """
+    place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
+    parts, other_files = _parts(task, folder, inside)
+    others = {f"{folder}/{file}": entry for file, entry in other_files.items()}
+    findings: list[Finding] = []
+    document = Document(None)
+    if METADATA in parts:
+        document = documents.read(parts[METADATA].path, parts[METADATA].shown)
+        findings += metadata.check(task, document, parts[METADATA].shown)
+    fields = _label_fields(task, folder, parts, document.values)
+    findings += _check_names(task, folder, place, fields, parts, document, unread)
+    predictions: dict[str, Any] = {}
+    for split in task.sets:
+        if split in parts:
+            path, shown = parts[split].path, parts[split].shown
+            found, predictions[split] = outputs.validate_and_read(task, path, splits.get(split, split), shown)
+            findings += found
+    system = None
+    if fields and document.values and parts.keys() == {METADATA, *task.sets}:
+        files_by_set = {split: parts[split].path for split in task.sets}
+        system = System(fields["label"], document.values, files_by_set, predictions)
+    return _CheckedFolder(place, fields, system, others, findings)
+
+
+class _Report(NamedTuple):
+    """The technical report of a package.
+
+    Attributes:
+        inner: Its path in the package; None if it is missing.
+        file: The path where it can be read; None if it is missing or has an error.
+        findings: The findings about it.
+    """
+
+    inner: str | None
+    file: Path | None
+    findings: list[Finding]
+
+
+def _find_report(
+    task: Task, others: Mapping[str, Entry], team: Mapping[str, str] | None, name: str, unread: Set[str]
+) -> _Report:
+    """Find and check the technical report of a package.
+
+    Args:
+        task: The task.
+        others: The files that are not part of a system: a dict from their paths in the package to the files.
+        team: The label fields of a system of the team; None if they are not known.
+        name: The name of the package in findings.
+        unread: See `check`.
+    """
+    expected = task.package.report.value
+    if team:
+        expected = expected.format(**team)
+    inner = _report_in(others, expected)
+    if inner is None:
+        if f"{name}/{expected}" in unread:
+            return _Report(None, None, [])
+        return _Report(None, None, [Finding(name, message=f"the report {expected} is missing; add it")])
+    findings = list(_check_report(others[inner], inner, expected, team is not None))
+    file = None if _has_error(findings) else others[inner].path
+    return _Report(inner, file, findings)
 
 
 def _metadata_files(files: Mapping[str, Path]) -> list[Path]:

@@ -127,10 +127,6 @@ class Leaderboard:
             return list(self.tracks)
         return [self.teams, self.systems, *self.tracks]
 
-    def track_of(self, system: ScoredSystem) -> str:
-        """Return the name of a system's track, or an empty text if it is in no track."""
-        return _track_of(self.task, system)
-
     @cached_property
     def metrics(self) -> list[str]:
         """The task's metrics that at least one system has."""
@@ -352,8 +348,8 @@ class Leaderboard:
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
-            if self.track_of(system):
-                about["track"] = self.track_of(system)
+            if find_track(self.task, system):
+                about["track"] = find_track(self.task, system)
             for key, text in system.metadata.items():
                 rows.append({**about, "what": key, "value": text})
         frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' text type refuses half a surrogate pair
@@ -381,7 +377,7 @@ class Leaderboard:
                     intervals[name] = interval_text(shown.low, shown.high)
             remark = self._remark(system)
             if not ranking.track:
-                remark = ", ".join(part for part in (self.track_of(system), remark) if part)
+                remark = ", ".join(part for part in (find_track(self.task, system), remark) if part)
             place = str(rank or NOTHING)
             rows.append(Row(place, system.team, system.label, values, intervals, remark, not system.is_baseline))
         for baseline in [] if ranking.track else self.published:  # the track of a published baseline is not known
@@ -396,7 +392,7 @@ class Leaderboard:
         remarks = []
         if system.is_baseline:
             remarks.append("organisers' baseline")
-        if self.task.tracks and not self.track_of(system):
+        if self.task.tracks and not find_track(self.task, system):
             remarks.append("in no track")
         if system.package in self.lacking_reports:
             remarks.append("without a valid technical report")
@@ -518,7 +514,7 @@ class Leaderboard:
             "rank": rank,
             "system": system.label,
             "team": system.team,
-            "track": self.track_of(system),
+            "track": find_track(self.task, system),
             "package": system.package,
             "baseline": system.is_baseline,
             "remark": self._remark(system),
@@ -535,11 +531,11 @@ class Leaderboard:
         return ""
 
 
-def _track_of(task: Task, system: ScoredSystem) -> str:
+def find_track(task: Task, system: ScoredSystem) -> str:
     """Return the name of a system's track, or an empty text if it is in no track or the task has none."""
     if not task.tracks:
         return ""
-    return task.tracks.track_of(system.text(task.tracks.key.value))
+    return task.tracks.track_with(system.text(task.tracks.key.value))
 
 
 def _track_content(ranking: Ranking) -> dict[str, object]:
@@ -678,7 +674,7 @@ def _track_rankings(task: Task, entries: Sequence[ScoredSystem], metric: str) ->
         return ()
     rankings: list[Ranking] = []
     for track in task.tracks.limits.value:
-        members = [system for system in entries if _track_of(task, system) == track.name]
+        members = [system for system in entries if find_track(task, system) == track.name]
         if members:
             rankings += _rankings(members, metric, track.name)
     return tuple(rankings)
@@ -746,7 +742,7 @@ def _with_track_warnings(packages: Sequence[ScoredPackage], task: Task) -> list[
     for each in packages:
         findings = list(each.findings)
         for system in each.systems:
-            if not _track_of(task, system):
+            if not find_track(task, system):
                 found = quoted(system.text(key)) if system.text(key) else "no value"
                 message = f"must be a whole number within the limit of a track ({names}); found {found}: the system is "
                 message += "in no track; ask the team for the number"

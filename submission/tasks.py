@@ -229,8 +229,8 @@ class Tracks(Strict):
                 raise ValueError(f"limits must rise; found {following} after {track}: put the smaller limit first")
         return self
 
-    def track_of(self, number: str) -> str:
-        """Return the name of the track of a system, or an empty text if it is in no track.
+    def track_with(self, number: str) -> str:
+        """Return the name of the track for a number, or an empty text if the number is in no track.
 
         Args:
             number: The value of the metadata key, as text.
