@@ -193,7 +193,7 @@ JOBS: dict[str, tuple[Callable[[int, Path], Job], int, str]] = {
     "leaderboard": (_leaderboard, 1, f"packages of 4 systems of {SIDE} x {SIDE}"),
     "embeddings": (_embeddings, 5, "clips of 5 s"),
     "search": (_search, 25_000, f"clips of {WIDTH} values, 100 queries"),
-    "sweep": (_sweep, 4, "runs"),
+    "sweep": (_sweep, 1, "runs"),
 }
 
 MEASURES: dict[str, Measure] = {"growth": growth}

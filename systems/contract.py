@@ -301,6 +301,7 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
     Raises:
         BadRequest: Something in the request does not exist on this machine, another process is training in the folder,
             a checkpoint in the folder is damaged, or the training may not resume because the code has changed.
+        ConnectionError: Several processes train together, and another process was lost.
         Faulty: The folder contains another run, the data cannot be used, or the loss is not finite. The exception lists
             all findings.
     """

@@ -60,6 +60,7 @@ from evaluation.files import cache_folder, replacing
 from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.metrics.catalogue import lower_is_better
 from systems import lock, loggers, source
+from systems.connections import must_stay_connected, require_same_epoch
 from systems.contract import foreign_files, read_run, text_values
 from systems.lock import is_first_process
 from systems.logs import quiet
@@ -265,7 +266,9 @@ class Run:
             schedule: The length of the training and its learning rate.
 
         Raises:
-            BadRequest: The checkpoint to resume from is damaged.
+            BadRequest: The checkpoint to resume from is damaged, or several processes train together and do not use the
+                same run folder.
+            ConnectionError: Another process of the training ended, or did not answer for 30 minutes.
             Faulty: The loss or a validation value is not finite.
             KeyboardInterrupt: The training was interrupted, or `continues` stopped it.
         """
@@ -299,7 +302,7 @@ class Run:
                 )
                 if self.logger == loggers.TENSORBOARD:
                     tqdm.write(f"to watch the training: tensorboard --logdir {shlex.quote(str(self.folder))}")
-            with control.ending_on_interrupts(), quiet_lightning():
+            with control.ending_on_interrupts(), quiet_lightning(), must_stay_connected(self.folder):
                 trainer.fit(
                     module,
                     datamodule=Batches(train, validation, collate, schedule.batch, self.seed),
@@ -443,6 +446,12 @@ class EpochControl(Callback):
         """Add the digests of the system's source files to a checkpoint."""
         if self.sources:
             state["source_digests"] = self.sources.digests
+
+    def setup(self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str) -> None:
+        """Make sure that all processes of the training resume after the same epoch, before they load the checkpoint."""
+        epochs = torch.tensor(len(self.rows), device=trainer.strategy.root_device)
+        epochs_of_all = trainer.strategy.all_gather(epochs)
+        require_same_epoch(self.run.folder, epochs_of_all.reshape(-1).tolist())
 
     @property
     def values(self) -> list[float]:

@@ -150,11 +150,16 @@ def run_in_fork(work):
     return Fork(work).wait()
 
 
-def train_in_two_processes(words):
-    """Run a training command in two processes that train together, as torchrun does, and return their exit statuses."""
+def meeting_place():
+    """Return the environment variables with the address at which the processes of a training meet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+
+def train_in_two_processes(words):
+    """Run a training command in two processes that train together, as torchrun does, and return their exit statuses."""
+    meeting = meeting_place()
     words = [*words, "--devices", "2", "--strategy", "ddp"]
     processes = [Fork(words, LOCAL_RANK=str(rank), **meeting) for rank in range(2)]
     return [process.wait() for process in processes]
@@ -172,6 +177,11 @@ def cut_off(work, owner, name, count=1, how=kill):
         count: The number of the call that is replaced, from 1.
         how: Takes the original function and its arguments.
     """
+    return run_in_fork(with_replaced_call(work, owner, name, count, how))
+
+
+def with_replaced_call(work, owner, name, count=1, how=kill):
+    """Return a function that replaces one call of a function and then runs a command, as in `cut_off`."""
     original, calls = getattr(owner, name), []
 
     def counting(*args, **kwargs):
@@ -182,4 +192,4 @@ def cut_off(work, owner, name, count=1, how=kill):
         setattr(owner, name, counting)
         return work() if callable(work) else command(parser(), work)
 
-    return run_in_fork(changed)
+    return changed
