@@ -28,7 +28,7 @@ from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest
-from evaluation.metrics import captioning, overlap, topline
+from evaluation.metrics import captioning, topline, word_overlap
 from evaluation.scores import Score
 from evaluation.text import table
 from systems import modules
@@ -64,7 +64,7 @@ def constant(development: Split) -> str:
         references.append([texts[caption] for caption in clip.captions])
 
     def mean_cider(caption: str) -> float:
-        return float(overlap.CiderD([texts[caption]] * len(references), references).scores.mean())
+        return float(word_overlap.CiderD([texts[caption]] * len(references), references).scores.mean())
 
     return max(candidates, key=mean_cider)
 

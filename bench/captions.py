@@ -9,7 +9,7 @@ import numpy as np
 from bench.measuring import Function, Measure, Row, clotho, duration, race, times
 from evaluation import predictions
 from evaluation.data.dataset import Split, read_dataset
-from evaluation.metrics import captioning, overlap
+from evaluation.metrics import captioning, word_overlap
 from evaluation.metrics.java import find_java, lay_out_jars
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 
@@ -103,12 +103,12 @@ def _left_out(data: Path) -> tuple[int, float, float, float]:
     split, prediction = _texts(data)
     texts = _lower(prediction.captions)
     references = [_lower(clip.captions) for clip in split.clips]
-    all_clips = overlap.CiderD(texts, references)
+    all_clips = word_overlap.CiderD(texts, references)
     means = all_clips.left_out(np.ones(len(texts)))
     assert np.isclose(means[0], float(cider_d(texts[1:], references[1:])[0]["cider_d"]), rtol=0, atol=1e-12)
     ours, own, theirs = race(
         lambda: all_clips.left_out(np.ones(len(texts))),
-        lambda: overlap.CiderD(texts[1:], references[1:]).scores,
+        lambda: word_overlap.CiderD(texts[1:], references[1:]).scores,
         lambda: cider_d(texts[1:], references[1:]),
         rounds=3,
     )

@@ -21,8 +21,8 @@ Conventions
   captions that this can affect. Sums are computed in the same order, so the order of rows in the files does not affect
   the result. A score lists its clips in the order of the split.
 - **An empty caption**, or one with only punctuation, scores 0 in every metric that compares words. A warning names it.
-- **BLEU and METEOR are corpus metrics** (`evaluation.metrics.overlap`), and `vocab` and `vocab_ratio` are computed from
-  all captions together. Every other metric is a mean over clips.
+- **BLEU and METEOR are corpus metrics** (`evaluation.metrics.word_overlap`), and `vocab` and `vocab_ratio` are computed
+  from all captions together. Every other metric is a mean over clips.
 - **CIDEr-D weights n-grams by the references of the split.** The intervals of CIDEr-D, SPIDEr and SPIDEr-FL leave out
   one clip at a time. The weights then stay as they are (`idf="fixed"`), or are computed again (`idf="exact"`). If the
   split has a single clip, CIDEr-D is 0 for any caption.
@@ -68,7 +68,7 @@ from evaluation.data.dataset import Clip, Split, other_split_hint
 from evaluation.files import cache_folder
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, raise_errors
 from evaluation.inputs import captioning_inputs
-from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
+from evaluation.metrics import bert_score, catalogue, fense, meteor, spice, word_overlap
 from evaluation.metrics.java import Java, Unavailable, find_java
 from evaluation.metrics.ptb_tokenizer import PUNCTUATION, depends_on_next, ptb_tokenize, token_file
 from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
@@ -162,7 +162,7 @@ def _fense_signature(asset: str) -> str:
 # The signature lists them in this order.
 COMPONENTS: Mapping[str, Component] = {
     "bleu": Component(
-        compute=lambda texts: overlap.bleu_statistics(texts.captions, texts.references),
+        compute=lambda texts: word_overlap.bleu_statistics(texts.captions, texts.references),
         needs=(),
         signature=lambda idf: "corpus-closest",
     ),
@@ -173,12 +173,12 @@ COMPONENTS: Mapping[str, Component] = {
         process=True,
     ),
     "rouge_l": Component(
-        compute=lambda texts: overlap.rouge_l(texts.captions, texts.references),
+        compute=lambda texts: word_overlap.rouge_l(texts.captions, texts.references),
         needs=(),
         signature=lambda idf: "beta-1.2",
     ),
     "cider_d": Component(
-        compute=lambda texts: overlap.CiderD(texts.captions, texts.references),
+        compute=lambda texts: word_overlap.CiderD(texts.captions, texts.references),
         needs=(),
         signature=lambda idf: f"idf-of-split-left-out-{idf}",
     ),
@@ -238,10 +238,10 @@ def _unchanged(values: np.ndarray) -> np.ndarray:
 # The arguments of a formula are the metric's components, in the catalogue's order. The formula of a corpus metric
 # receives the sums of its component over clips.
 FORMULAS: Mapping[str, Callable[..., Any]] = {
-    "bleu_1": partial(overlap.bleu, order=1),
-    "bleu_2": partial(overlap.bleu, order=2),
-    "bleu_3": partial(overlap.bleu, order=3),
-    "bleu_4": partial(overlap.bleu, order=4),
+    "bleu_1": partial(word_overlap.bleu, order=1),
+    "bleu_2": partial(word_overlap.bleu, order=2),
+    "bleu_3": partial(word_overlap.bleu, order=3),
+    "bleu_4": partial(word_overlap.bleu, order=4),
     "meteor": meteor.meteor,
     "rouge_l": _unchanged,
     "cider_d": lambda cider_d: cider_d.scores,

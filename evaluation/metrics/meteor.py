@@ -29,7 +29,7 @@ import numpy as np
 from evaluation.data.caption_text import one_line
 from evaluation.files import replacing
 from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, lay_out_jars, running
-from evaluation.metrics.overlap import quotient
+from evaluation.metrics.word_overlap import quotient
 
 STATISTICS = 23
 PHRASE_WORDS = 8  # maximum number of words of a phrase that is searched in the references; longer ones are kept

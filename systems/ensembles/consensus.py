@@ -14,8 +14,8 @@ from evaluation import predictions
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import bert_score, fense
 from evaluation.metrics.java import Unavailable, find_java
-from evaluation.metrics.overlap import cider_d_between
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
+from evaluation.metrics.word_overlap import cider_d_between
 
 AGAIN = "predict with the same data folder as for the first run"
 FEWEST = 3  # minimum number of runs: two candidates always agree with each other equally well

@@ -31,7 +31,7 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from evaluation.data.dataset import Split
-from evaluation.metrics.overlap import CiderDReferences, rouge_l
+from evaluation.metrics.word_overlap import CiderDReferences, rouge_l
 from systems.parts.checkpoints import SystemModule
 from systems.parts.generation import Generated, Rules, Step, greedy, sample
 from systems.parts.vocabulary import words_with_hyphens

@@ -17,7 +17,7 @@ from pathlib import Path
 from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.metrics import overlap
+from evaluation.metrics import word_overlap
 from systems.parts.generation import Rules
 
 PADDING, START, END, UNKNOWN = range(4)
@@ -53,7 +53,7 @@ def validation_cider_d(split: Split, captions: Sequence[str]) -> float:
     references = []
     for clip in split.clips:
         references.append([split_and_join(caption) for caption in clip.captions])
-    return float(overlap.CiderD([split_and_join(caption) for caption in captions], references).scores.mean())
+    return float(word_overlap.CiderD([split_and_join(caption) for caption in captions], references).scores.mean())
 
 
 def rules(min_words: int, max_words: int, no_repeat: int = 0) -> Rules:

@@ -17,8 +17,8 @@ from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest
 from evaluation.metrics import fense
 from evaluation.metrics.java import Unavailable, find_java
-from evaluation.metrics.overlap import CiderDReferences
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
+from evaluation.metrics.word_overlap import CiderDReferences
 from systems import contract
 from systems.ensembles import consensus, weights
 from systems.parts import texts

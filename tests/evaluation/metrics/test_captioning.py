@@ -18,12 +18,12 @@ from evaluation import __main__, assets
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, limited
-from evaluation.metrics import bert_score, captioning, fense, java, meteor, overlap, ptb_tokenizer, spice
+from evaluation.metrics import bert_score, captioning, fense, java, meteor, ptb_tokenizer, spice, word_overlap
 from evaluation.metrics.captioning import BASIC, METRICS, evaluate, penalised, resolve_metrics, spider, validate
 from evaluation.metrics.java import Unavailable, find_java, lay_out_jars
-from evaluation.metrics.overlap import CiderD
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 from evaluation.metrics.sets import MetricSet
+from evaluation.metrics.word_overlap import CiderD
 from evaluation.predictions import CAPTION_COLUMNS, Captions
 from evaluation.scores import Score
 from evaluation.statistics.intervals import jackknife
@@ -340,7 +340,7 @@ def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(spice, "spice", hang)
-    monkeypatch.setattr(overlap, "rouge_l", interrupt)
+    monkeypatch.setattr(word_overlap, "rouge_l", interrupt)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         evaluate(GOOD, SPLIT, metrics=["spice", "rouge_l"], cache=cache)

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
-from evaluation.metrics import captioning, overlap
+from evaluation.metrics import captioning, word_overlap
 from evaluation.metrics.topline import human_topline
 from evaluation.predictions import Captions
 from evaluation.statistics import comparison
@@ -63,7 +63,7 @@ def test_bleu_is_a_mean_of_corpus_scores_by_hand(cache):
     for number in range(3):
         captions = [texts[number] for texts in REFERENCES]
         others = [[text for index, text in enumerate(texts) if index != number] for texts in REFERENCES]
-        values.append(overlap.bleu(overlap.bleu_statistics(captions, others).sum(axis=0), 1))
+        values.append(word_overlap.bleu(word_overlap.bleu_statistics(captions, others).sum(axis=0), 1))
     assert tokenized.metrics["bleu_1"].estimate.value == pytest.approx(np.mean(values), abs=1e-12)
 
 

@@ -14,7 +14,7 @@ from baseline import floors
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, Clip, Split
 from evaluation.data.extra_captions import ExtraCaption
 from evaluation.findings import BadRequest
-from evaluation.metrics import captioning, overlap, retrieval
+from evaluation.metrics import captioning, retrieval, word_overlap
 from evaluation.predictions import Captions, Similarity
 from systems.parts import pairs, vocabulary
 from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
@@ -165,7 +165,7 @@ def everything_scored(extra: list[list[str]]) -> dict:
         "texts": (evaluation.all_captions, evaluation.captions, evaluation.truth, evaluation.queries),
         "fingerprint": evaluation.fingerprint,
         "captions": (captioned.signature, str(captioned)),
-        "document frequencies": overlap.CiderD(list(predicted.captions), references).scores.tolist(),
+        "document frequencies": word_overlap.CiderD(list(predicted.captions), references).scores.tolist(),
         "validation": retrieval_metrics(validation, scores),
         "validation CIDEr-D": vocabulary.validation_cider_d(validation, predicted.captions),
         "floors": (floors.constant(development), floors.drawn(development, 5)),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluation.data.dataset import Clip, Split
-from evaluation.metrics.overlap import CiderD, rouge_l
+from evaluation.metrics.word_overlap import CiderD, rouge_l
 from systems.parts import generation, vocabulary
 from systems.parts.self_critical import Rewards, SelfCritical, SelfCriticalSettings, log_probabilities
 from systems.parts.vocabulary import END, PADDING, START, Vocabulary

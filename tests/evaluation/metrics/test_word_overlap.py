@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.metrics import overlap
-from evaluation.metrics.overlap import CiderD, CiderDReferences, bleu, bleu_statistics, cider_d_between, rouge_l
+from evaluation.metrics import word_overlap
+from evaluation.metrics.word_overlap import CiderD, CiderDReferences, bleu, bleu_statistics, cider_d_between, rouge_l
 from evaluation.statistics.intervals import from_left_out, pseudo_values
 
 # Tokenised captions of few different words, so that n-grams repeat, match, and occur in several clips; some are blank.
@@ -105,7 +105,7 @@ def test_common_subsequence(first, second):
     for i, one in enumerate(first):
         for j, other in enumerate(second):
             table[i + 1, j + 1] = table[i, j] + 1 if one == other else max(table[i, j + 1], table[i + 1, j])
-    assert overlap._common_subsequence(first, second) == table[-1, -1]
+    assert word_overlap._common_subsequence(first, second) == table[-1, -1]
 
 
 @given(corpora)
@@ -183,7 +183,7 @@ def test_cider_d_without_each_clip_in_blocks(golden, monkeypatch):
     predicted, references, _, _ = golden
     predicted, references = predicted[:60], references[:60]
     whole = CiderD(predicted, references).left_out(np.ones(60))
-    monkeypatch.setattr(overlap, "BLOCK", 7 * 5 * 60)  # room for seven clips with five references
+    monkeypatch.setattr(word_overlap, "BLOCK", 7 * 5 * 60)  # room for seven clips with five references
     np.testing.assert_allclose(CiderD(predicted, references).left_out(np.ones(60)), whole, rtol=0, atol=1e-13)
     for clip in (0, 31, 59):
         again = CiderD(np.delete(predicted, clip).tolist(), references[:clip] + references[clip + 1 :]).scores
