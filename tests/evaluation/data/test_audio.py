@@ -216,7 +216,7 @@ def test_long_audio_is_resampled_in_blocks(rate, target, samples, monkeypatch):
     sound = noise(samples)
     whole = audio.resample(sound, rate, target)
     monkeypatch.setattr(audio, "LONG", 4096)
-    monkeypatch.setattr(audio, "BLOCK", 4096)
+    monkeypatch.setattr(audio, "RESAMPLED", 4096)
     blocks = audio.resample(sound, rate, target)
     assert (blocks.dtype, blocks.shape) == (np.float32, whole.shape)
     np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-6)
