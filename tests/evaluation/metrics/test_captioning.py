@@ -417,8 +417,7 @@ def test_tokens_do_not_depend_on_the_order_of_the_truth(cache, tmp_path):
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_the_files_changes_no_digit(cache, seed):
+def test_the_order_of_the_files_changes_no_digit(cache):
     wanted = [*BASIC, "vocab", "vocab_ratio"]
     wanted.remove("meteor")
 
@@ -431,9 +430,11 @@ def test_the_order_of_the_files_changes_no_digit(cache, seed):
         notes = sorted(finding.message for finding in score.findings)
         return {name: measured.estimate for name, measured in score.metrics.items()}, values, notes
 
-    rng = np.random.default_rng(seed)
-    truth, prediction = (rng.permutation(list(LOOKING)).tolist() for _ in range(2))
-    assert figures(truth, prediction) == figures(LOOKING, LOOKING)
+    expected = figures(LOOKING, LOOKING)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        truth, prediction = (rng.permutation(list(LOOKING)).tolist() for _ in range(2))
+        assert figures(truth, prediction) == expected
 
 
 def test_captions_that_depend_on_the_next_one_are_named(cache):
