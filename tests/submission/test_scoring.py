@@ -34,7 +34,7 @@ def harm(sender, path, scratch, *rest):
 def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
     hand_in(tmp_path, "Wu", knowing(3))
     folder = tmp_path / "in"
-    for name in ("Exit", "Sleep", "Greedy", "Raise", "Broken"):
+    for name in ("Exit", "Greedy", "Raise", "Broken"):
         (folder / f"{name}.ZIP").write_bytes(b"PK\3\4 no zip at all")
     (folder / "Empty").mkdir()
     (folder / ".hidden.zip").touch()
@@ -44,15 +44,11 @@ def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
             content = good.read(name)
             bad.writestr(name, content[: len(content) // 2] if name.endswith(".csv") else content)
     monkeypatch.setattr(scoring, "_work", harm)
-    monkeypatch.setattr(scoring, "SECONDS", 15)
     board = leaderboard.run(TASK, folder, {"retrieval": SPLIT}, tmp_path / "out")
     assert [(e.label, rank) for rank, e in board.systems.rows] == [("Wu_Mila_task6b_1", 1)]
     said = {one.name: [str(finding) for finding in one.findings] for one in board.packages}
     assert said["Exit.ZIP"] == [
         "Exit.ZIP: error: ended the process that checked it, with status 3; check it separately"
-    ]
-    assert said["Sleep.ZIP"] == [
-        "Sleep.ZIP: error: needed more than 15 s, so its check was stopped; check it separately"
     ]
     assert said["Greedy.ZIP"] == [
         "Greedy.ZIP: error: needed more than 0.75 GiB of memory, so its check was stopped; check it separately"
@@ -66,6 +62,21 @@ def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
     text = (tmp_path / "out" / "private" / "findings.txt").read_text(encoding="utf-8")
     assert all(line in text for lines in said.values() for line in lines)
     assert str(tmp_path) not in text
+
+
+def test_a_package_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+    """The package after it is checked, even if packages are checked one at a time."""
+    monkeypatch.setattr(scoring, "_work", harm)
+    monkeypatch.setattr(scoring, "SECONDS", 5)
+    monkeypatch.setattr(scoring, "WORKERS", 1)
+    paths = [tmp_path / "Sleep.zip", tmp_path / "Exit.zip"]
+    packages = scoring.score_packages(TASK, paths, {"retrieval": SPLIT}, "retrieval", tmp_path, tmp_path)
+    said = [str(finding) for package_ in packages for finding in package_.findings]
+    assert said == [
+        "Sleep.zip: error: needed more than 5 s, so its check was stopped; check it separately",
+        "Exit.zip: error: ended the process that checked it, with status 3; check it separately",
+    ]
+    assert not multiprocessing.active_children()
 
 
 def test_an_interrupt_ends_the_processes(tmp_path, monkeypatch):

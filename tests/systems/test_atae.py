@@ -257,24 +257,26 @@ def test_extra_captions_are_pairs_of_clean_clips_only(place, tmp_path, monkeypat
     assert [pair[0] for pair in to_validate] == [0, 1, 2, 3]
 
 
-# The run is killed between the stages, in a training step of the last stage, and in the second epoch of a run that
-# trains everything.
+BETWEEN_STAGES = (atae, "load_weights", 1)
+IN_A_STEP = (atae.Training, "training_step", 8)  # of the last stage, or of the second epoch of `EVERYTHING`
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "count", "settings"),
+    ("kills", "settings"),
     [
-        (atae, "load_weights", 1, ("train_text=true",)),
-        (atae.Training, "training_step", 8, ("train_text=true",)),
-        (atae.Training, "training_step", 8, ("stages=[[clean]]", *EVERYTHING)),
+        ((BETWEEN_STAGES, IN_A_STEP), ("train_text=true",)),
+        ((IN_A_STEP,), ("stages=[[clean]]", *EVERYTHING)),
     ],
-    ids=["between stages", "in a step", "everything"],
+    ids=["two stages", "everything"],
 )
-def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count, settings):
+def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, kills, settings):
     settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", *settings)
     expected = trained(place, tmp_path / "whole", None, *settings)
-    asked = arguments(place, tmp_path / "killed", None, *settings)
-    assert cut_off(asked, owner, name, count) == -signal.SIGKILL
-    assert same(trained(place, tmp_path / "killed", None, *settings)["state_dict"], expected["state_dict"])
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    for owner, name, count in kills:
+        killed = tmp_path / f"killed in {name}"
+        assert cut_off(arguments(place, killed, None, *settings), owner, name, count) == -signal.SIGKILL
+        assert same(trained(place, killed, None, *settings)["state_dict"], expected["state_dict"])
+        assert rows(killed) == rows(tmp_path / "whole")
     if "train_temperature=true" in settings:
         check_that_all_was_trained(tmp_path / "whole")
 

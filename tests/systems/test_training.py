@@ -38,7 +38,7 @@ from tests.systems.runs import (
     weights,
 )
 
-QUICK = ["--accelerator", "cpu", "--set", "epochs=4", "--set", "batch=4", "--set", "words_epochs=2"]
+QUICK = ["--accelerator", "cpu", "--set", "epochs=3", "--set", "batch=4", "--set", "words_epochs=2"]
 
 
 def arguments(data, run, *more):
@@ -85,7 +85,7 @@ def test_a_run_folder_holds_these_files(undisturbed):
     assert all(path in expected or path.startswith("tensorboard/") for path in files)
     assert "tensorboard/hparams.yaml" in files
     epochs = rows(undisturbed)
-    assert [row["epoch"] for row in epochs] == ["1", "2", "3", "4"]
+    assert [row["epoch"] for row in epochs] == ["1", "2", "3"]
     assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= epochs[0].keys()
     system = yaml.safe_load((undisturbed / "system.yaml").read_text())
     assert system["complexity"]["trainable_parameters"] == 732_354
@@ -105,7 +105,7 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
     assert command(parser(), arguments(data, tmp_path / "again")) == 0
     assert same(weights(tmp_path / "again"), weights(undisturbed))
     assert (tmp_path / "again" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
-    assert f"{tmp_path}/again: the best of 4 epochs is epoch " in capsys.readouterr().out
+    assert f"{tmp_path}/again: the best of 3 epochs is epoch " in capsys.readouterr().out
     other = ["--seed", "1", "--set", "epochs=1", "--logger", "csv"]
     assert command(parser(), arguments(data, tmp_path / "other", *other)) == 0
     logged = (tmp_path / "other" / "csv" / "version_0" / "metrics.csv").read_text()
@@ -120,10 +120,10 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
     [
         (retriever.words, "write_vectors", 1, kill),
         (retriever.Training, "training_step", 7, kill),
-        (torch, "save", 1, kill_half_way),
-        (torch, "save", 3, kill_half_way),
+        (torch, "save", 3, kill_half_way),  # best.ckpt of the second epoch
+        (torch, "save", 4, kill_half_way),  # last.ckpt of the second epoch
         (training.AtomicCheckpoints, "save_checkpoint", 2, kill_after),  # between the two checkpoints
-        (training, "write_rows", 4, kill),  # after the last checkpoint
+        (training, "write_rows", 3, kill),  # after the last checkpoint
     ],
 )
 def test_killed_at_any_moment_it_ends_with_the_same_weights(data, undisturbed, tmp_path, owner, name, count, how):
@@ -162,7 +162,7 @@ def test_a_run_that_was_stopped_early_can_be_used_and_resumed(data, undisturbed,
 def test_a_run_that_has_ended_is_not_changed(data, undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
     assert command(parser(), arguments(data, undisturbed)) == 0
-    assert "already trained, 4 epochs" in capsys.readouterr().out
+    assert "already trained, 3 epochs" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
 
 
@@ -369,7 +369,7 @@ def test_a_run_is_not_mixed_with_another_config(data, undisturbed, capsys):
     advice = " is given; give the same value, or a new run folder"
     place = f"{undisturbed}/config.yaml"
     assert lines == [
-        f"{place}: config.epochs: error: the run has 4, but 9{advice}",
+        f"{place}: config.epochs: error: the run has 3, but 9{advice}",
         f"{place}: config.margin: error: the run has 1.0, but 0.5{advice}",
         f"{place}: seed: error: the run has 0, but 3{advice}",
     ]

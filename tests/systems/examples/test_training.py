@@ -1,5 +1,7 @@
 """The notebook that trains a system runs from its first cell to its last, and is stored without outputs."""
 
+import pytest
+
 from evaluation.scores import Score
 from tests.brief import make_brief_soundscapes
 from tests.notebooks import ROOT, read_notebook, run_notebook, tables
@@ -7,6 +9,7 @@ from tests.notebooks import ROOT, read_notebook, run_notebook, tables
 NOTEBOOK = ROOT / "systems" / "examples" / "training.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     make_brief_soundscapes(tmp_path / "data" / "small", development=12, validation=4, evaluation=4)
     outputs = run_notebook(read_notebook(NOTEBOOK), tmp_path, monkeypatch)

@@ -23,6 +23,11 @@ pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `clu
 ROOT = Path(__file__).parents[3]
 
 
+# Ray usually asks each node every 3 s whether it works, and takes a node for lost after five failures. A node of these
+# tests is a process that has ended, so a question fails at once. A slow answer of a busy machine is still waited for.
+QUICK_LOSS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+
+
 @pytest.fixture(scope="module")
 def cluster(place):
     """A cluster of two nodes with one processor each."""
@@ -31,7 +36,8 @@ def cluster(place):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        head = {"num_cpus": 1, "include_dashboard": False, "_system_config": QUICK_LOSS}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.add_node(num_cpus=1)
         patch.setenv("RAY_ADDRESS", cluster.address)
         yield cluster
@@ -41,15 +47,16 @@ def cluster(place):
 
 @pytest.fixture
 def lose_node(cluster):
-    """A function that removes one of the two nodes. The node is replaced after the test."""
+    """A function that removes one of the two nodes. A node that an earlier test removed is replaced."""
+    if not cluster.worker_nodes:
+        cluster.add_node(num_cpus=1)
 
     def lose_node():
         (node,) = cluster.worker_nodes
         cluster.remove_node(node, allow_graceful=False)
         time.sleep(3)  # the workers of the node end when they find that their node does not answer
 
-    yield lose_node
-    cluster.add_node(num_cpus=1)
+    return lose_node
 
 
 def test_embeddings_of_a_lost_node_are_computed(lose_node, tmp_path, monkeypatch, capsys):
@@ -83,22 +90,28 @@ def test_embeddings_of_a_lost_node_are_computed(lose_node, tmp_path, monkeypatch
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(by_workers, here, strict=True))
 
 
+@pytest.mark.slow
 def test_runs_of_a_lost_node_are_made_again(cluster, lose_node, place, write, tmp_path):
     """The node is lost when two of six runs are done, while other runs are being made."""
     file = write({"system": "slow_curve", "set": {"epochs": 2}, "grid": {"gain": [0.5, 1.0]}, "seeds": 3})
     out = tmp_path / "out"
     nodes = set()
+    ended = threading.Event()
 
     def lose():
         while len(done := [*out.glob("runs/*/system.yaml")]) < 2:
-            time.sleep(0.1)
+            if ended.wait(0.1):
+                return
         nodes.update((run.parent / "node").read_text() for run in done)
         lose_node()
 
     thread = threading.Thread(target=lose)
     thread.start()
-    failed = sweep.sweep(file, place / "data", out, cache=tmp_path / "cache", address=cluster.address)
-    thread.join()
+    try:
+        failed = sweep.sweep(file, place / "data", out, cache=tmp_path / "cache", address=cluster.address)
+    finally:
+        ended.set()
+        thread.join()
     assert failed == 0
     with (out / "results.csv").open() as results:
         table = [*csv.DictReader(results)]
