@@ -159,11 +159,20 @@ def triplet(scores: Tensor, answers: Tensor, pairs: Tensor, margin: float = 1.0)
         margin: The margin by which a pair's score must exceed those of its impostors.
     """
     clip, caption = pairs.unbind(1)
-    pair_scores = scores[clip, caption]  # (pairs,)
-    loss = scores.new_zeros(())
-    scores_of_others = scores.masked_fill(answers, -torch.inf)
-    for candidates in (scores_of_others[clip], scores_of_others.T[caption]):  # (pairs, captions), (pairs, clips)
-        drawn = torch.rand_like(candidates).masked_fill(candidates == -torch.inf, -1).argmax(1, keepdim=True)
-        impostor_scores = candidates.gather(1, drawn).squeeze(1)  # -inf if there is no impostor: its loss is 0
-        loss = loss + F.relu(impostor_scores - pair_scores + margin).mean()
-    return loss
+    impostor_caption = _drawn_impostors(answers[clip])
+    impostor_clip = _drawn_impostors(answers.T[caption])
+    # Both impostors of all pairs at once: each operation on scores also costs one for the gradient.
+    rows = torch.stack([clip, impostor_clip])  # (2, pairs)
+    columns = torch.stack([impostor_caption, caption])
+    losses = F.relu(scores[rows, columns] - scores[clip, caption] + margin)
+    has_no_impostor = answers[rows, columns]
+    return losses.masked_fill(has_no_impostor, 0).sum() / len(pairs)
+
+
+def _drawn_impostors(answers: Tensor) -> Tensor:
+    """Draw an impostor in each row of a (pairs, candidates) bool matrix, which is true for candidates that belong.
+
+    Returns:
+        (pairs,) int64, the index of a candidate that does not belong. If all candidates of a row belong, it is 0.
+    """
+    return torch.rand(answers.shape, device=answers.device).masked_fill_(answers, -1).argmax(1)

@@ -218,6 +218,44 @@ def test_the_mean_over_draws_equals_the_loop_over_all_impostors():
     assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / np.sqrt(1000))
 
 
+def drawn_like_the_loss(answers, pairs):
+    """Return an impostor caption and an impostor clip for each pair, or None, from the same random numbers."""
+    numbers_of_captions = torch.rand(len(pairs), answers.shape[1])
+    numbers_of_clips = torch.rand(len(pairs), answers.shape[0])
+    drawn = []
+    for row, (clip, caption) in enumerate(pairs.tolist()):
+        captions = [other for other in range(answers.shape[1]) if not answers[clip, other]]
+        clips = [other for other in range(answers.shape[0]) if not answers[other, caption]]
+        impostor_caption = max(captions, key=lambda other: numbers_of_captions[row, other], default=None)
+        impostor_clip = max(clips, key=lambda other: numbers_of_clips[row, other], default=None)
+        drawn.append((impostor_caption, impostor_clip))
+    return drawn
+
+
+@pytest.mark.parametrize("margin", [0.2, 1.0])
+def test_value_and_gradient_equal_a_loop_with_equal_draws(margin):
+    scores = torch.randn(5, 15, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pairs = torch.stack([torch.arange(15) // 3, torch.arange(15)], dim=1)
+    answers = pairs[:, 0] == torch.arange(5)[:, None]
+    answers[0, 7] = True  # a caption that two clips share
+    answers[:, 14] = True  # a caption of all clips has no impostor clip
+    answers[1] = True  # a clip with all captions has no impostor caption
+    torch.manual_seed(1)
+    loss = triplet(scores, answers, pairs, margin)
+    (gradient,) = torch.autograd.grad(loss, scores)
+    torch.manual_seed(1)
+    total = torch.zeros(())
+    for (clip, caption), drawn in zip(pairs.tolist(), drawn_like_the_loss(answers, pairs), strict=True):
+        impostor_caption, impostor_clip = drawn
+        if impostor_caption is not None:
+            total = total + F.relu(scores[clip, impostor_caption] - scores[clip, caption] + margin)
+        if impostor_clip is not None:
+            total = total + F.relu(scores[impostor_clip, caption] - scores[clip, caption] + margin)
+    expected = total / len(pairs)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, scores)[0], rtol=1e-6, atol=1e-6)
+
+
 def test_a_shared_caption_is_never_an_impostor():
     scores = torch.tensor([[0.0, 100.0], [0.0, 100.0]], requires_grad=True)
     answers, pairs = torch.tensor([[True, True], [False, True]]), torch.tensor([[0, 0], [1, 1]])
