@@ -44,7 +44,7 @@ from evaluation import json_objects, names, predictions
 from evaluation.data import tables
 from evaluation.data.dataset import Split
 from evaluation.files import no_file
-from evaluation.findings import NOTE, BadRequest, Faulty, Finding
+from evaluation.findings import NOTE, BadRequest, Faulty, Finding, raise_errors
 from evaluation.json_objects import JSON_LINES
 from evaluation.predictions import CAPTION_COLUMNS, COLUMNS_SHOWN, Captions
 from evaluation.text import first_items, quoted, unknown_key
@@ -536,7 +536,9 @@ def _begins_with_line_of_json(text: str) -> bool:
 
 
 def _read_json_lines(text: str, file: str) -> Table:
-    entries = json_objects.parse_lines(text, file, _EXAMPLE)
+    findings: list[Finding] = []
+    entries = json_objects.parse_lines(text, file, _EXAMPLE, findings)
+    raise_errors(findings)
     rows = tuple(Row(entry.content, entry.line) for entry in entries)
     return Table(file, "JSON lines", _keys(rows), rows)
 
@@ -553,7 +555,9 @@ def _table_of_objects(content: Any, kind: str, file: str, list_name: str = "") -
         file: The file's name in findings.
         list_name: The key of the list in its file; empty if the list is the whole file.
     """
-    entries = json_objects.parse_list(content, file, _EXAMPLE, list_name)
+    findings: list[Finding] = []
+    entries = json_objects.parse_list(content, file, _EXAMPLE, findings, list_name)
+    raise_errors(findings)
     rows = tuple(Row(entry.content, place=entry.place) for entry in entries)
     return Table(file, kind, _keys(rows), rows)
 

@@ -14,7 +14,6 @@ Other columns and keys are not read. This module checks the form of a file. `eva
 answers fit the questions.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import Identifier, Text
 from evaluation.predictions import COLUMNS_SHOWN, width_findings
 from evaluation.text import first_items, quoted
-from evaluation.values import texts
+from evaluation.values import describe, require_dict, texts
 
 COLUMNS = ("question", "answer")
 CSV_FILES = (".csv", ".tsv")
@@ -53,13 +52,17 @@ class Answers:
         return f"Answers({len(self.ids)} questions)"
 
     @classmethod
-    def of(cls, answers: Mapping[str, str]) -> "Answers":
+    def of(cls, answers: object) -> "Answers":
         """Make answers from a dict from ids to answers.
 
         Raises:
-            ValueError: An id or an answer is not a text.
+            ValueError: The value is not a dict, or an id or an answer is not a text.
         """
-        return cls(texts(list(answers), "ids"), texts(list(answers.values()), "answers"))
+        by_id = require_dict(answers, "the answers", "from ids to answers, or Answers")
+        for name, answer in by_id.items():
+            if not isinstance(answer, str):
+                raise ValueError(f"the answer of {name!r} must be a text; found {describe(answer)}")
+        return cls(texts(list(by_id), "ids"), texts(list(by_id.values()), "answers"))
 
 
 class _Row(BaseModel):
@@ -103,7 +106,7 @@ def survey_answers(path: Path) -> tuple[Answers, list[Finding]]:
 
 def _read_json(path: Path) -> tuple[Answers, list[Finding]]:
     findings: list[Finding] = []
-    entries = json_objects.read_objects(path, EXAMPLE)
+    entries = json_objects.read_objects(path, EXAMPLE, findings)
     json_objects.require_keys(entries, COLUMNS, "answers")
     rows = json_objects.valid_rows(_Row, entries, findings)
     answers = Answers(

@@ -1,6 +1,7 @@
 """Strict reading of JSON and JSON lines, with the line or the place of each object.
 
-    entries = read_objects(Path("questions.jsonl"), '{"id": "q1", …}')
+    findings = []
+    entries = read_objects(Path("questions.jsonl"), '{"id": "q1", …}', findings)      # other lines are left out
     for row, entry in valid_rows(QuestionRow, entries, findings):      # objects that are not valid are left out
 
 A file is JSON lines (an object on each line) or JSON (one object, or a list of objects). Repeated keys are errors,
@@ -98,52 +99,56 @@ def parse(text: str, file: str, line: int = 0) -> Any:
     return content
 
 
-def parse_lines(text: str, file: str, example: str) -> list[Entry]:
-    """Parse JSON lines; blank lines are skipped.
+def parse_lines(text: str, file: str, example: str, findings: list[Finding]) -> list[Entry]:
+    """Parse JSON lines, and return the objects; blank lines are skipped.
 
     Args:
         text: The text.
         file: The file's name in findings.
         example: An example of an object, for messages.
+        findings: The list to which a finding for each line that is not an object is added.
 
     Raises:
-        Faulty: A line is not a JSON object. The exception lists all findings.
+        Faulty: There are several lines, and none of them is a JSON object.
     """
-    entries, findings = [], []
+    entries, wrong = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             content = parse(line, file, number)
         except Faulty as faulty:
-            findings += faulty.findings
+            wrong += faulty.findings
             continue
         if isinstance(content, dict):
             entries.append(Entry(content, file, number))
         else:
             message = f"must be a JSON object, such as {example}; found {shown(content)}"
-            findings.append(Finding(file, number, message=message))
-    if findings:
-        raise Faulty(findings)
+            wrong.append(Finding(file, number, message=message))
+    if len(wrong) > 1 and not entries:
+        message = f"must be JSON lines, such as {example}; found no line that is an object: give another file"
+        raise Faulty([Finding(file, message=message)])
+    findings += wrong
     return entries
 
 
-def parse_list(content: Any, file: str, example: str, list_name: str = "") -> list[Entry]:
+def parse_list(content: Any, file: str, example: str, findings: list[Finding], list_name: str = "") -> list[Entry]:
     """Return the objects of a list.
 
     Args:
         content: The list, as `parse` returns it.
         file: The file's name in findings.
         example: An example of an object, for messages.
+        findings: The list to which a finding for each element that is not an object is added.
         list_name: The key of the list in its file; empty if the list is the whole file.
 
     Raises:
-        Faulty: The content is not a list of objects. The exception lists all findings.
+        Faulty: The content is not a list.
     """
     if not isinstance(content, list):
         message = f"must be a list of objects, such as [{example}, …]; found {shown(content)}"
         raise Faulty([Finding(file, column=list_name, message=message)])
-    entries, findings = [], []
+    entries = []
     for index, element in enumerate(content):
         place = f"{list_name}[{index}]"
         if isinstance(element, dict):
@@ -151,25 +156,24 @@ def parse_list(content: Any, file: str, example: str, list_name: str = "") -> li
         else:
             message = f"must be an object, such as {example}; found {shown(element)}"
             findings.append(Finding(file, column=place, message=message))
-    if findings:
-        raise Faulty(findings)
     return entries
 
 
-def read_objects(path: Path, example: str) -> list[Entry]:
+def read_objects(path: Path, example: str, findings: list[Finding]) -> list[Entry]:
     """Read the objects of a file: JSON lines according to its extension, otherwise a JSON list of objects.
 
     Args:
         path: The file.
         example: An example of an object, for messages.
+        findings: The list to which a finding for each line or element that is not an object is added.
 
     Raises:
-        Faulty: The file is not valid. The exception lists all findings.
+        Faulty: The file is not UTF-8, or contains neither JSON lines nor a JSON list.
     """
     text = decode(path)
     if path.suffix.lower() in JSON_LINES:
-        return parse_lines(text, str(path), example)
-    return parse_list(parse(text, str(path)), str(path), example)
+        return parse_lines(text, str(path), example, findings)
+    return parse_list(parse(text, str(path)), str(path), example, findings)
 
 
 def require_keys(entries: Sequence[Entry], keys: Sequence[str], what: str) -> None:

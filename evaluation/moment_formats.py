@@ -18,7 +18,7 @@ Sources: ta0ta0-star/DCASE-AMR, `src/create_submission.py` and `src/standalone_e
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ from evaluation import json_objects
 from evaluation.files import no_file, replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import Entry, Identifier, IsList
-from evaluation.values import numbers, texts
+from evaluation.values import numbers, require_dict, texts
 
 EXAMPLE = '{"qid": "a_1", "vid": "a", "pred_relevant_windows": [[4.0, 10.0, 0.9]]}'
 
@@ -62,17 +62,18 @@ class Moments:
         return f"Moments({len(self.ids)} queries, {form})"
 
     @classmethod
-    def of(cls, windows: Mapping[str, Sequence[Sequence[float]]]) -> "Moments":
+    def of(cls, windows: object) -> "Moments":
         """Make a prediction from a dict from ids to windows, each (start, end) or (start, end, score).
 
         Args:
             windows: The dict. The windows of a query are a list of lists, an array or a tensor.
 
         Raises:
-            ValueError: A window has another form, or only some windows have scores.
+            ValueError: The value is not a dict, a window has another form, or only some windows have scores.
         """
         arrays = []
-        for name, given in windows.items():
+        by_id = require_dict(windows, "the windows", "from ids to windows, or Moments")
+        for name, given in by_id.items():
             array = numbers(given, f"the windows of {name!r}")
             arrays.append(array.reshape(0, 2) if not array.size else array)
         widths = {array.shape[1] if array.ndim == 2 else 0 for array in arrays if array.size}
@@ -81,7 +82,7 @@ class Moments:
         scores: tuple[np.ndarray, ...] = ()
         if widths == {3}:
             scores = tuple(array[:, 2] if array.size else np.zeros(0) for array in arrays)
-        return cls(texts(list(windows), "ids"), tuple(array[:, :2] for array in arrays), scores)
+        return cls(texts(list(by_id), "ids"), tuple(array[:, :2] for array in arrays), scores)
 
 
 class _Row(BaseModel):
@@ -114,15 +115,15 @@ def survey_moments(path: Path) -> tuple[Moments, list[Finding]]:
 
     Raises:
         BadRequest: As `read_moments`.
-        Faulty: The file is not JSON, or contains other objects.
+        Faulty: The file is neither JSON lines nor a JSON list, or contains other objects.
     """
     if not path.is_file():
         raise no_file(path, "JSON lines with qid and pred_relevant_windows")
     if path.suffix.lower() not in json_objects.JSON_FILES:
         raise BadRequest(f"{path}: must be JSON lines (.jsonl) or JSON (.json); give such a file, or rename it")
-    entries = json_objects.read_objects(path, EXAMPLE)
-    json_objects.require_keys(entries, ("qid", "pred_relevant_windows"), "windows of queries")
     findings: list[Finding] = []
+    entries = json_objects.read_objects(path, EXAMPLE, findings)
+    json_objects.require_keys(entries, ("qid", "pred_relevant_windows"), "windows of queries")
     rows = json_objects.valid_rows(_Row, entries, findings)
     windows: list[list[list[float]]] = []
     expected = 0  # number of elements of the windows of the first query whose windows all have one form

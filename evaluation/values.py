@@ -95,6 +95,22 @@ def advice_for(value: object) -> str:
     return ""
 
 
+def require_dict(value: object, what: str, form: str) -> Mapping[Any, Any]:
+    """Return a value that must be a dict.
+
+    Args:
+        value: The value.
+        what: The plural noun for the value in messages.
+        form: What the dict maps, such as "from ids to answers", and what else can be given.
+
+    Raises:
+        ValueError: It is not a dict.
+    """
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError(f"{what} must be a dict {form}; found {describe(value)}")
+
+
 def numbers(values: object, what: str, dimensions: int | None = None) -> np.ndarray:
     """Return numbers as an array of floats; NaN and infinity are accepted.
 

@@ -91,6 +91,7 @@ def check(task: Task, document: Document, file: str) -> list[Finding]:
     block.check_values()
     block.check_authors()
     block.check_label()
+    block.check_track()
     return sorted(bounded([*document.findings, *block.findings], LISTED, file))
 
 
@@ -354,6 +355,16 @@ class Block:
             self.find(self.origin(LABEL), label_fault(self.task, label))
         else:
             self.check_author_of_label(fields["author"], self.origin(LABEL))
+
+    def check_track(self) -> None:
+        """Warn if the number that decides the system's track is above all limits."""
+        if not self.task.tracks:
+            return
+        path = tuple(self.task.tracks.key.value.split("."))
+        number = value_at(self.values, path)
+        if isinstance(number, int) and number > 0 and not self.task.tracks.track_with(str(number)):
+            message = f"{self.task.tracks.no_track(str(number))}; correct the number"
+            self.find(self.origin(path), message, severity=WARNING)
 
     def check_author_of_label(self, author: str, origin: KeyPath) -> None:
         """Warn if the author in the labels is clearly not the corresponding author.

@@ -20,7 +20,7 @@ from evaluation.scores import Measured, plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.statistics.intervals import Estimate
-from evaluation.text import plural, printable, quoted
+from evaluation.text import plural, printable
 from submission import analysis
 from submission.analysis import Use
 from submission.families import FAMILIES, Aspect, read_families
@@ -737,15 +737,12 @@ def _with_track_warnings(packages: Sequence[ScoredPackage], task: Task) -> list[
     if not task.tracks:
         return list(packages)
     key = task.tracks.key.value
-    names = ", ".join(track.name for track in task.tracks.limits.value)
     checked = []
     for each in packages:
         findings = list(each.findings)
         for system in each.systems:
             if not find_track(task, system):
-                found = quoted(system.text(key)) if system.text(key) else "no value"
-                message = f"must be a whole number within the limit of a track ({names}); found {found}: the system is "
-                message += "in no track; ask the team for the number"
+                message = f"{task.tracks.no_track(system.text(key))}; ask the team for the right number"
                 findings.append(Finding(f"{each.name}/{system.label}", column=key, message=message, severity=WARNING))
         checked.append(replace(each, findings=tuple(sorted(findings))))
     return checked

@@ -170,18 +170,19 @@ def _read_results(task: Task, run: Path, dataset: Dataset, findings: list[Findin
         return {}
     findings += scores.check(score, str(file))
     owner = next((other for other in KINDS.values() if other.has_score(score)), kind)
-    if not owner.is_of_evaluation(score, dataset):
+    if owner is not kind:
+        advice = f"score the {kind.scored} into {own_file.name}, in the same folder"
+        if own_file.name == file.name:
+            advice = f"rename it {file.with_stem(owner.score_name).name}, and score the {kind.scored} into {file.name}"
+        message = f"is the score of a {owner.system}, but {task.name} is for a {kind.system}, so the metadata have no "
+        message += "results"
+        findings.append(Finding(str(file), message=f"{message}; {advice}", severity=WARNING))
+        return {}
+    if not kind.is_of_evaluation(score, dataset):
         message = f"must be a score on {EVALUATION}, because the metadata ask for its results; found "
-        message += f"{cut(score.signature)}: score {EVALUATION}"
+        message += f"{cut(score.signature)}: score the predictions for {EVALUATION}"
         findings.append(Finding(str(file), column="signature", message=message))
-    if owner is kind:
-        return {name: measured.estimate.value for name, measured in score.metrics.items()}
-    advice = f"score the {kind.scored} into {own_file.name}, in the same folder"
-    if own_file.name == file.name:
-        advice = f"rename it {file.with_stem(owner.score_name).name}, and score the {kind.scored} into {file.name}"
-    message = f"is a score of {owner.name}, but {task.name} is {kind.name}, so the metadata have no results; {advice}"
-    findings.append(Finding(str(file), message=message, severity=WARNING))
-    return {}
+    return {name: measured.estimate.value for name, measured in score.metrics.items()}
 
 
 class _Description:

@@ -42,7 +42,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import catalogue
 from evaluation.metrics.sets import check_extends
 from evaluation.statistics.intervals import METHODS
-from evaluation.text import unknown_key
+from evaluation.text import quoted, unknown_key
 from submission.kinds import KINDS
 from submission.outputs.form import Form
 from submission.outputs.tables import SEPARATORS
@@ -228,6 +228,16 @@ class Tracks(Strict):
             if following.largest <= track.largest:
                 raise ValueError(f"limits must rise; found {following} after {track}: put the smaller limit first")
         return self
+
+    def no_track(self, number: str) -> str:
+        """Return the message about a system that is in no track, without advice.
+
+        Args:
+            number: The value of the metadata key, as text; empty if it is missing.
+        """
+        tracks = ", ".join(map(str, self.limits.value))
+        found = quoted(number) if number else "no value"
+        return f"must be a whole number within the limit of a track: {tracks}; found {found}: the system is in no track"
 
     def track_with(self, number: str) -> str:
         """Return the name of the track for a number, or an empty text if the number is in no track.

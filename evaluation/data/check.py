@@ -14,7 +14,7 @@ from evaluation.data import audio, recordings
 from evaluation.data.dataset import Split, survey
 from evaluation.data.layouts import LAYOUTS, Layout, main_layout_of
 from evaluation.data.split_files import CHOICE, MOMENTS, STEMS, split_files
-from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, counted
+from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, counted, raise_errors
 from evaluation.text import printable, quoted, table
 
 SHORT = 0.005  # seconds; shorter clips get a note
@@ -91,7 +91,10 @@ def _kind_of_truth_file(path: Path) -> str:
     Raises:
         BadRequest: It is not such a file.
     """
-    entries = json_objects.parse_lines(json_objects.decode(path), str(path), recordings.EXAMPLE)
+    findings: list[Finding] = []
+    entries = json_objects.parse_lines(json_objects.decode(path), str(path), recordings.EXAMPLE, findings)
+    if not entries:
+        raise_errors(findings)
     keys = {key for entry in entries for key in entry.content}
     if "multi_choice" in keys:
         return CHOICE

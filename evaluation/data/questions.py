@@ -173,7 +173,7 @@ def survey_questions(path: Path) -> tuple[Questions, list[Finding]]:
 
     Raises:
         BadRequest: There is no such file or folder, or no line has a key that every question needs.
-        Faulty: A file is not JSON.
+        Faulty: The file is not JSON lines.
     """
     findings: list[Finding] = []
     if path.is_dir():
@@ -193,7 +193,7 @@ Read = tuple[Question, Entry]  # a question, and the object that it was read fro
 
 
 def _read_lines(path: Path, findings: list[Finding]) -> list[Read]:
-    entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
+    entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE, findings)
     json_objects.require_keys(entries, ("id", "audio_path", "question_text", "multi_choice"), "questions")
     read = []
     for row, entry in json_objects.valid_rows(_Row, entries, findings):

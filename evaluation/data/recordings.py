@@ -152,13 +152,13 @@ def survey_recordings(path: Path) -> tuple[Recordings, list[Finding]]:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: A line is not JSON, or a key is missing everywhere.
+        Faulty: The file is not JSON lines, or contains other objects.
     """
     if not path.is_file():
         raise no_file(path, "JSON lines with qid, query, vid, duration and relevant_windows")
-    entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
-    json_objects.require_keys(entries, ("qid", "query", "vid", "duration"), "queries")
     findings: list[Finding] = []
+    entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE, findings)
+    json_objects.require_keys(entries, ("qid", "query", "vid", "duration"), "queries")
     read: list[tuple[MomentQuery, Entry]] = []
     lines: dict[str, int] = {}  # the line of each id
     durations: dict[str, tuple[float, int]] = {}  # the duration of each recording, and the line that states it

@@ -55,5 +55,7 @@ def _unknown(
 ) -> Iterator[Finding]:
     meant = closest(missing)
     for name in unknown:
-        message = f"must be an id of the truth; found {name!r}{hint(name, meant(name), 'ids')}: remove it"
+        near = meant(name)
+        advice = "use that id" if near else "remove it"
+        message = f"must be an id of the truth; found {name!r}{hint(name, near, 'ids')}: {advice}"
         yield Finding(file, line_of[name], message=message)

@@ -41,6 +41,7 @@ from evaluation.names import closest, hint
 from evaluation.scores import VERSION, Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
 from evaluation.text import first_items, quoted, unknown_key
+from evaluation.values import require_dict
 
 ACCURACY, MACRO_TYPES, MACRO_PARTS = "accuracy", "macro_types", "macro_parts"
 TYPE, PART = "type", "part"
@@ -244,13 +245,21 @@ def _questions(
     """Return the questions of a dict of right answers.
 
     Raises:
-        BadRequest: The options are missing, or do not contain the right answer.
+        BadRequest: The truth or the options are not dicts, or the options of an id are missing, repeated or without the
+            right answer.
     """
-    if options is None:
+    if isinstance(truth, Mapping) and options is None:
         raise BadRequest("if the truth is a dict of answers, options must be a dict from each id to its options")
+    try:
+        answers = require_dict(truth, "the answers of the truth", "from ids to the right answers, or Questions")
+        options_of = require_dict(options, "the options", "from each id to its options")
+    except ValueError as wrong:
+        raise BadRequest(str(wrong)) from None
     questions = []
-    for name, answer in truth.items():
-        texts = tuple(options.get(name, ()))
+    for name, answer in answers.items():
+        texts = tuple(options_of.get(name, ()))
+        if not texts:
+            raise BadRequest(f"the options must have an entry for each id; found none for {name!r}: add its options")
         if answer not in texts or len(set(texts)) < max(len(texts), 2):
             message = f"the options of {name!r} must be different texts, with the right answer {answer!r}"
             raise BadRequest(f"{message}; found {list(texts)!r}")

@@ -51,7 +51,7 @@ from evaluation.metrics.answered import check_ids
 from evaluation.metrics.sets import MetricSet, listed, named_metrics
 from evaluation.moment_formats import Moments
 from evaluation.scores import VERSION, Items, Score, interval_method, measure
-from evaluation.values import numbers
+from evaluation.values import numbers, require_dict
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of mAP: 0.5, 0.55, …, 0.95
 DEFAULT_METRICS = ("R1@0.5", "R1@0.7", "mAP", "mAP@0.5", "mAP@0.75")
@@ -236,7 +236,7 @@ def _is_metric(name: str) -> bool:
 
 
 def _unknown_metric(name: str, sets: Sequence[str]) -> str:
-    known = "mAP, R1@t and mAP@t, where t is a minimum IoU from 0.01 to 1 with one or two decimals (0.5, 0.75, 1)"
+    known = "mAP, R1@t and mAP@t, where t is a minimum IoU from 0.01 to 1, without a zero at its end (0.5, 0.75, 1)"
     return f"unknown metric {name!r}; there are {known}, and {listed(sets)}"
 
 
@@ -292,14 +292,19 @@ def evaluate(
     return Score(measured, items, _signature(truth, interval), findings=tuple(findings))
 
 
-def _recordings(truth: Mapping[str, Sequence[Sequence[float]]]) -> Recordings:
+def _recordings(truth: object) -> Recordings:
     """Return the truth of a dict.
 
     Raises:
-        BadRequest: A query has no windows, or a window is not two times, of which the second is larger.
+        BadRequest: The truth is not a dict, a query has no windows, or a window is not two times, of which the second
+            is larger.
     """
+    try:
+        by_id = require_dict(truth, "the windows of the truth", "from ids to windows, or Recordings")
+    except ValueError as wrong:
+        raise BadRequest(str(wrong)) from None
     queries = []
-    for name, windows in truth.items():
+    for name, windows in by_id.items():
         try:
             pairs = numbers(windows, f"the truth of {name!r}")
         except ValueError as wrong:

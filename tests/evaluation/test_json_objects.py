@@ -19,10 +19,12 @@ class Row(BaseModel):
 
 def test_lines_and_places(tmp_path):
     (tmp_path / "a.jsonl").write_text('\ufeff{"id": 1}\n\n{"id": 2}\r\n', encoding="utf-8")
-    assert [entry.line for entry in read_objects(tmp_path / "a.jsonl", EXAMPLE)] == [1, 3]
+    findings = []
+    assert [entry.line for entry in read_objects(tmp_path / "a.jsonl", EXAMPLE, findings)] == [1, 3]
     (tmp_path / "a.json").write_text('[{"id": 1}, {"id": 2}]')
-    entries = read_objects(tmp_path / "a.json", EXAMPLE)
+    entries = read_objects(tmp_path / "a.json", EXAMPLE, findings)
     assert [entry.place for entry in entries] == ["[0]", "[1]"]
+    assert findings == []
     assert str(entries[1].finding("id", "is wrong")) == f"{tmp_path / 'a.json'}: [1].id: error: is wrong"
 
 
@@ -32,6 +34,7 @@ BAD_FILES = [
     ("a.jsonl", b'{"id": 1}\n{"id":\n[]\n', "a.jsonl:3: error: must be a JSON object, such as"),
     ("a.jsonl", b'{"id": 1, "id": 2}', "a.jsonl:1: error: must not repeat a key; found 'id' twice"),
     ("a.jsonl", b'{"id": "a', "a.jsonl:1: error: must be JSON; Unterminated string starting in column 8: write the"),
+    ("a.jsonl", b"# Title\n\nText\n", "found no line that is an object: give another file"),
     ("a.json", b'{"id": 1}', "error: must be a list of objects, such as"),
     ("a.json", b'[{"id": 1}, 2]', "[1]: error: must be an object, such as"),
     ("a.json", b"[" * 100_000, "is too long to read"),
@@ -41,9 +44,18 @@ BAD_FILES = [
 @pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
 def test_other_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
+    findings = []
     with pytest.raises(Faulty) as caught:
-        read_objects(tmp_path / name, EXAMPLE)
+        read_objects(tmp_path / name, EXAMPLE, findings)
+        raise Faulty(findings)
     assert message in str(caught.value)
+
+
+def test_lines_that_are_objects_are_read_beside_others(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": 1}\n{"id":\n{"id": 3}\n')
+    findings = []
+    assert [entry.line for entry in read_objects(tmp_path / "a.jsonl", EXAMPLE, findings)] == [1, 3]
+    assert [finding.line for finding in findings] == [2]
 
 
 BAD_VALUES = [

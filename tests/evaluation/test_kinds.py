@@ -72,7 +72,7 @@ def test_wrong_requests(folder, capsys):
     assert "unknown metric 'macro'; there are: accuracy, dcase2025, dcase2026\n" in capsys.readouterr().err
     windows = ["--prediction", str(folder / "moments.jsonl"), "--metrics", "R1@1.5"]
     assert command(parser(), ["score", "moments", *truth, *windows]) == 2
-    assert "a minimum IoU from 0.01 to 1 with one or two decimals (0.5, 0.75, 1), and the set dcase2026\n" in (
+    assert "a minimum IoU from 0.01 to 1, without a zero at its end (0.5, 0.75, 1), and the set dcase2026\n" in (
         capsys.readouterr().err
     )
     assert command(parser(), ["score", "choice", *truth, *prediction, "--split", "test"]) == 2

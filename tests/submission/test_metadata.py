@@ -575,6 +575,19 @@ def test_one_mutation_gives_one_finding(name, change, message, tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["m.yaml"]
 
 
+@pytest.mark.parametrize(("number", "expected"), [(8_000_000_000, []), (100_000_000_001, ["'100000000001'"])])
+def test_a_system_in_no_track_gets_a_warning(number, expected):
+    document = documents.Document({"system": {"complexity": {"total_parameters": number}}})
+    findings = metadata.check(tasks.read("dcase2026-5"), document, "m.yaml")
+    warnings = [finding.message for finding in findings if "track" in finding.message]
+    must = (
+        "must be a whole number within the limit of a track: under 10B parameters (below 10,000,000,000), up to 100B "
+    )
+    must += "parameters (at most 100,000,000,000); found "
+    end = ": the system is in no track; correct the number"
+    assert warnings == [f"{must}{found}{end}" for found in expected]
+
+
 # ------------------------------------------------------------------------------------------------ as seen
 
 

@@ -87,7 +87,7 @@ def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
     assert results(names[1])[0] == 4
     number, (finding,) = results(names[0])
     assert number == 0
-    assert "warning: is a score of retrieval, but dcase2022-6a is captioning" in finding
+    assert "warning: is the score of a retriever, but dcase2022-6a is for a captioner" in finding
     assert finding.endswith("rename it evaluation-retrieval.json, and score the captions into evaluation.json")
     found["captioning"].save(folder / "evaluation.json")
     number, (finding,) = results(names[1])

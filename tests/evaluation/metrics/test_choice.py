@@ -147,8 +147,18 @@ def test_requests_are_checked():
         evaluate({"q1": "Rain"}, {"q1": "Rain"})
     with pytest.raises(BadRequest, match="the options of 'q1' must be different texts"):
         evaluate({"q1": "Rain"}, {"q1": "Rain"}, options={"q1": ["Wind", "Snow"]})
-    with pytest.raises(Faulty, match="answers must be texts; found None at index 1"):
+    with pytest.raises(BadRequest, match="the options must have an entry for each id; found none for 'q1': add"):
+        evaluate({"q1": "Rain"}, {"q1": "Rain"}, options={})
+    with pytest.raises(BadRequest, match="the options must be a dict from each id to its options; found a list"):
+        evaluate({"q1": "Rain"}, {"q1": "Rain"}, options=["Rain", "Wind"])
+    with pytest.raises(BadRequest, match=r"the answers of the truth must be a dict from ids to .*; found a tuple"):
+        evaluate((QUESTIONS, []), {"q1": "Rain"})
+    with pytest.raises(Faulty, match="the answers must be a dict from ids to answers, or Answers; found a list"):
+        evaluate(QUESTIONS, ["Rain", "A cat"])
+    with pytest.raises(Faulty, match="the answer of 'q2' must be a text; found None"):
         evaluate(QUESTIONS, {"q1": "Rain", "q2": None})
+    with pytest.raises(Faulty, match="found 'Q2'; there is 'q2', and ids are compared verbatim: use that id"):
+        evaluate(QUESTIONS, {"q1": "Rain", "Q2": "A cat", "q3": "A cat"})
     blind = Questions((Question("q1", "What?", ("Rain", "Wind"), None, "a.wav"),))
     with pytest.raises(BadRequest, match="it is a blind set"):
         evaluate(blind, {"q1": "Rain"})

@@ -283,7 +283,8 @@ def test_the_metadata_have_the_scores(data, team_file, tmp_path):
     choice = tasks.read("dcase2026-5")
     described, _, findings = run_folders.describe(choice, run, KINDS["choice"].read_data(data))
     assert any(
-        "is a score of moments, but dcase2026-5 is choice, so the metadata have no results; score the answers into "
+        "is the score of a moment retrieval system, but dcase2026-5 is for a question answering system, so the "
+        "metadata have no results; score the answers into "
         "evaluation-choice.json" in str(finding)
         for finding in findings
     )
