@@ -271,6 +271,9 @@ class AudioHead(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map spectrograms of shape (N, 3, 341, frames), with at least one frame, to (N, size) vectors."""
+        # On CPUs, a training step takes a quarter less time. In bfloat16, torch's gradients of short clips become NaN.
+        if images.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for number in range(1, 5):
