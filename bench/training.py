@@ -20,6 +20,7 @@ from evaluation.data.dataset import Split, read_dataset
 from evaluation.data.soundscapes import generate, grammar
 
 if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
     from torch import Tensor
 
     from baseline.retriever import Config, Item
@@ -132,16 +133,13 @@ def train(items: "Sequence[Item]", config: "Config", steps: int) -> Steps:
     """Make the first training steps of an epoch as `Run.fit` does, on the CPU, with the items in random order."""
     from functools import partial
 
-    from gensim.models import KeyedVectors
-
     from baseline.retriever import Retriever, Training, make_batch
     from systems.parts import words
     from systems.training import Batches
 
     captions = {caption for item in items for caption in item.captions}
     vocabulary = sorted({word for caption in captions for word in words.words_without_hyphens(caption)})
-    vectors = KeyedVectors(words.SIZE)
-    vectors.add_vectors(vocabulary, np.random.default_rng(0).normal(size=(len(vocabulary), words.SIZE)))
+    vectors = _random_vectors(vocabulary)
     truth: dict[str, frozenset[str]] = {caption: frozenset() for caption in captions}
     for item in items:
         for caption in item.captions:
@@ -164,6 +162,78 @@ def train(items: "Sequence[Item]", config: "Config", steps: int) -> Steps:
         training.append(time.perf_counter() - ready)
     unit = 1 if sys.platform == "darwin" else 1024
     return Steps(waiting, training, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def _random_vectors(vocabulary: Sequence[str]) -> "KeyedVectors":
+    """Return random word vectors."""
+    from gensim.models import KeyedVectors
+
+    from systems.parts import words
+
+    vectors = KeyedVectors(words.SIZE)
+    vectors.add_vectors(vocabulary, np.random.default_rng(0).normal(size=(len(vocabulary), words.SIZE)))
+    return vectors
+
+
+# An epoch ------------------------------------------------------------------------------------------------------------
+
+
+def fit(alone: Function, folder: Path) -> list[Row]:
+    """Measure a training epoch of the baseline retriever, compared with the passes of its encoder alone."""
+    data = folder / "data of an epoch"
+    clips = {split: generate.CLIPS[split] for split in ("development", "validation")}
+    generate.make_soundscapes(data, clips=clips, progress=False)
+    bare = alone(_bare_passes, data, folder)
+    ours = alone(_epochs, data, folder)
+    what = f"training epoch of {clips['development']} clips with validation on {clips['validation']}"
+    note = "other: forward and backward passes and optimiser steps on the same batches; best of 3 epochs"
+    row = f"{what} / bare passes of the encoder"
+    return [Row(row, duration(ours), duration(bare), f"{ours / bare:.2f}x", "≤ 1.15x", ours / bare <= 1.15, note)]
+
+
+def _epochs(data: Path, folder: Path) -> float:
+    """Train for four epochs, and return the duration of the fastest one but the first."""
+    from baseline import retriever
+    from systems import contract
+    from systems.training import Run
+
+    ends: list[float] = []
+
+    class TimedRun(Run):
+        """A run that notes when each epoch ends."""
+
+        def continues(self, values: Sequence[float]) -> bool:
+            ends.append(time.perf_counter())
+            return True
+
+    dataset = read_dataset(data)
+    config = retriever.Config(epochs=4, words_epochs=1)
+    digests = {name: split.digest for name, split in dataset.splits.items()}
+    contract.train(retriever, config, dataset, TimedRun(folder / "run", "baseline.retriever", config, digests))
+    return min(np.diff(ends).tolist())
+
+
+def _bare_passes(data: Path, folder: Path) -> float:
+    """Return the time of the encoder's passes over the batches of the fastest of three epochs."""
+    import torch
+
+    from baseline.retriever import Config, Retriever, make_batch, make_items
+
+    split = read_dataset(data, "development")["development"]
+    items = make_items(split, LogMel(), folder / "cache of an epoch")
+    batches = []
+    for start in range(0, len(items), Config().batch):
+        batches.append(make_batch(items[start : start + Config().batch], truth=dict(split.captions)))
+    model = Retriever(Config(), _random_vectors(["word"]))
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def epoch() -> None:
+        for batch in batches:
+            optimizer.zero_grad()
+            model.encode(batch.mels, batch.lengths).sum().backward()
+            optimizer.step()
+
+    return race(epoch, rounds=3)[0]
 
 
 # Features ------------------------------------------------------------------------------------------------------------
@@ -327,4 +397,10 @@ def looped_loss(sounds: "Tensor", texts: "Tensor", owners: Sequence[int], margin
     return loss / len(owners)
 
 
-MEASURES: dict[str, Measure] = {"store": store, "features": features, "samplers": samplers, "loss": loss}
+MEASURES: dict[str, Measure] = {
+    "store": store,
+    "features": features,
+    "samplers": samplers,
+    "fit": fit,
+    "loss": loss,
+}
