@@ -9,8 +9,16 @@ from pathlib import Path
 from bench.measuring import Function, Measure, Row, duration
 from evaluation.data.soundscapes import generate
 
-CLIPS = {"development": 32, "validation": 8, "evaluation": 8}  # one training step in an epoch
+CLIPS = {"development": 32, "validation": 8, "evaluation": 8}
 ROUNDS = 3
+# Runs a command of systems, and ends the process when the first training step begins.
+UP_TO_FIRST_STEP = """
+import os, sys
+from baseline import retriever
+from systems.__main__ import main
+retriever.Training.training_step = lambda *arguments: os._exit(0)
+sys.exit(main())
+"""
 REQUEST, TRAINING = 1, 8  # targets in seconds
 
 
@@ -30,11 +38,11 @@ def startup(alone: Function, folder: Path) -> Iterator[Row]:
 
     durations = []
     for number in range(ROUNDS + 1):
-        one_step = [*train, "--run", str(work / f"run {number}"), "--set", "epochs=1"]
-        durations.append(processor_time(*one_step))
+        arguments = [*train[2:], "--run", str(work / f"run {number}")]
+        durations.append(processor_time("-c", UP_TO_FIRST_STEP, *arguments))
     ours = min(durations[1:])  # the first one fills the cache
-    what = "train the baseline retriever for one step, with cached features / import torch"
-    note += "; includes training of word vectors, one validation and the checkpoints"
+    what = "train the baseline retriever until its first step begins, with cached features / import torch"
+    note += "; includes training of word vectors"
     yield Row(what, duration(ours), duration(torch), "", f"≤ {TRAINING} s", ours <= TRAINING, note)
 
 
