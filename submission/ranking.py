@@ -224,10 +224,9 @@ class Leaderboard:
         sentence = f"{systems} of {teams}, ranked by {heading(self.metric)}"
         if lower_is_better(self.metric):
             sentence += " (lower is better)"
-        sentence += f" on the set {self.ranked}"
+        sentence += f" on the set {self.ranked}."
         if self.split != self.ranked:
-            sentence += f", which the split {self.split} replaces in this rehearsal"
-        sentence += "."
+            sentence += f" This is a rehearsal: the split {self.split} replaces this set."
         if self.refused:
             sentence += (
                 f" {plural(self.refused, 'package')} of {len(self.submitted_packages)} refused because of errors."

@@ -213,9 +213,12 @@ def _query_findings(query: MomentQuery, prediction: Moments, index: int, file: s
 
 
 def _shown(windows: np.ndarray) -> str:
-    """Return the number of windows, and the first one in quotes, which `findings.limited` ignores."""
+    """Return the first window in quotes, which `findings.limited` ignores, and the number of windows."""
     start, end = windows[0].tolist()
-    return f"{len(windows)}, for example '[{start:g}, {end:g}]'"
+    first = f"'[{start:g}, {end:g}]'"
+    if len(windows) > 1:
+        return f"{len(windows)} such windows, for example {first}"
+    return first
 
 
 def resolve_metrics(names: Sequence[str]) -> MetricSet:

@@ -223,7 +223,7 @@ def test_a_rehearsal_with_relevance(tmp_path):
     [(_, found)] = board.systems.rows
     assert found.score.metrics == retrieval.evaluate(split, scores.top(10), metrics=TASK.metrics.value).metrics
     assert len(found.score.items.names) == 20
-    assert "which the split evaluation replaces in this rehearsal" in str(board)
+    assert "This is a rehearsal: the split evaluation replaces this set." in str(board)
     assert board.published == ()
 
 
