@@ -93,9 +93,9 @@ def test_spice_on_the_java_that_is_there(nothing, parser_jars, monkeypatch):
     monkeypatch.chdir(nothing.parent)
     with ExitStack() as stack:
         found = spice.spice(captions, references, find_java(), Path("cache"), stack)
-    np.testing.assert_allclose(found, [0.8, 0, 1, 0, 1, 0])  # the first: precision 2 / 2, recall 2 / 3
-    assert spice.spice([], [], find_java(), nothing, ExitStack()).shape == (0,)
-    np.testing.assert_allclose(spice.spice(captions[:1], references[:1], find_java(), nothing, ExitStack()), [0.8])
+        np.testing.assert_allclose(found, [0.8, 0, 1, 0, 1, 0])  # the first: precision 2 / 2, recall 2 / 3
+        assert spice.spice([], [], find_java(), nothing, stack).shape == (0,)
+        np.testing.assert_allclose(spice.spice(captions[:1], references[:1], find_java(), nothing, stack), [0.8])
     lib = nothing / "aac-metrics" / "spice" / "lib"
     assert all((lib / jar).resolve() == (theirs / jar).resolve() for jar in assets.CORENLP)
 
@@ -161,8 +161,9 @@ def test_what_spice_cannot_do(nothing):
             empty.writestr("empty", "")
     new = Java(Path("/opt/java"), "17.0.2", "system")
     message = "SPICE needs Java 8 to 13; found 17.0.2 (/opt/java); set JAVA_HOME to such a version"
-    assert refused(lambda: spice.spice(["a"], [["a"]], new, nothing, ExitStack())) == message
     java = find_java()
-    said = refused(lambda: spice.spice(["a"], [["a"]], java, nothing, ExitStack()))
+    with ExitStack() as stack:
+        assert refused(lambda: spice.spice(["a"], [["a"]], new, nothing, stack)) == message
+        said = refused(lambda: spice.spice(["a"], [["a"]], java, nothing, stack))
     assert said.startswith(f"SPICE failed on Java {java.version} ({java.path}): ")
     assert "NoClassDefFoundError: edu/stanford/nlp" in said
