@@ -367,7 +367,8 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run = replace(run, data={**run.data, **extra.digests})
     captions = [*development.captions, *extra.captions]
     vectors_file = run.folder / "words.bin"
-    if vectors_file.exists():
+    has_vectors = vectors_file.exists()  # asked once, because another process of this training may write the file
+    if has_vectors:
         vectors = words.read_vectors(vectors_file)
     elif config.words == "train":
         if config.tokens == "cased":
@@ -377,7 +378,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         vectors = words.train_vectors(captions, epochs=config.words_epochs, seed=run.seed, split=split)
     else:
         vectors = words.read_vectors(Path(config.words), limit=config.words_limit)
-    if not vectors_file.exists():
+    if not has_vectors:
         prepare(vectors, config, captions, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
@@ -391,7 +392,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         to_train = WithExtra(regular, extra_items, config.extra_share)
 
     run.start()
-    if not vectors_file.exists():
+    if not has_vectors:
         words.write_vectors(vectors, vectors_file)
     truth = {**validation.captions, **extra.truth()}
     module = Training(model, validation)

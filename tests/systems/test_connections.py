@@ -9,7 +9,10 @@ from datetime import timedelta
 import pytest
 import torch.distributed
 
+from evaluation.cli import command
+from systems.__main__ import parser
 from systems.connections import must_stay_connected
+from systems.parts import words
 from systems.training import EpochControl
 from tests.brief import make_brief_soundscapes
 from tests.systems.runs import Fork, kill, meeting_place, rows, same, train_arguments, weights, with_replaced_call
@@ -35,16 +38,16 @@ def start(*works):
     return [Fork(work, NODE_RANK=str(rank), **meeting) for rank, work in enumerate(works)]
 
 
-def lost(command, how=kill):
+def lost(work, how=kill):
     """Return the work of a machine that is lost in the middle of the second epoch."""
-    return with_replaced_call(command, EpochControl, "on_train_batch_start", STEPS + 2, how)
+    return with_replaced_call(work, EpochControl, "on_train_batch_start", STEPS + 2, how)
 
 
 @pytest.fixture(scope="module")
 def interrupted(place):
     """A run folder whose training lost the second machine in the middle of the second epoch."""
-    command = arguments(place, place / "interrupted")
-    assert [process.wait() for process in start(command, lost(command))] == [2, -signal.SIGKILL]
+    training = arguments(place, place / "interrupted")
+    assert [process.wait() for process in start(training, lost(training))] == [2, -signal.SIGKILL]
     return place / "interrupted"
 
 
@@ -54,10 +57,27 @@ def test_a_training_that_lost_a_machine_resumes(place, interrupted, tmp_path):
     assert not (interrupted / "system.yaml").exists()
     shutil.copytree(interrupted, tmp_path / "resumed")
     for run in (tmp_path / "resumed", tmp_path / "whole"):
-        command = arguments(place, run)
-        assert [process.wait() for process in start(command, command)] == [0, 0]
+        training = arguments(place, run)
+        assert [process.wait() for process in start(training, training)] == [0, 0]
     assert same(weights(tmp_path / "resumed"), weights(tmp_path / "whole"))
     assert rows(tmp_path / "resumed") == rows(tmp_path / "whole")
+
+
+def test_word_vectors_may_appear_during_the_start(place, tmp_path, monkeypatch):
+    """Another process of the training may write the file while this one trains the same vectors."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    settings = ("epochs=1", "words_epochs=1")
+    assert command(parser(), train_arguments("baseline.retriever", place, first, settings)) == 0
+    train_vectors = words.train_vectors
+
+    def train_slowly(*arguments, **others):
+        for name in ("config.yaml", "words.bin"):
+            shutil.copy(first / name, second / name)
+        return train_vectors(*arguments, **others)
+
+    monkeypatch.setattr(words, "train_vectors", train_slowly)
+    assert command(parser(), train_arguments("baseline.retriever", place, second, settings)) == 0
+    assert same(weights(first), weights(second))
 
 
 def test_machines_with_folders_of_their_own_do_not_resume(place, interrupted, tmp_path, capfd):
@@ -84,8 +104,8 @@ def test_a_machine_that_does_not_answer_is_waited_for(place, tmp_path, monkeypat
         time.sleep(600)
 
     monkeypatch.setattr(torch.distributed, "init_process_group", connect_for_ten_seconds)
-    command = arguments(place, tmp_path / "run")
-    first, second = start(command, lost(command, hang))
+    training = arguments(place, tmp_path / "run")
+    first, second = start(training, lost(training, hang))
     status = first.wait()
     second.send_signal(signal.SIGKILL)
     second.wait()
