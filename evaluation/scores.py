@@ -101,8 +101,7 @@ class Items:
     Attributes:
         kind: The plural noun for the items: queries, clips or questions.
         names: The names of the n items.
-        groups: The index of each item's group. Items about the same clip or recording have the same
-            group.
+        groups: The index of each item's group. Items about the same clip or recording have the same group.
         values: For the items of a score, a dict from each metric to the (n,) values of the items. If the metric is not
             a mean, they are pseudo-values (`Measured.values`). Metrics without such values are left out.
     """

@@ -347,8 +347,9 @@ class Leaderboard:
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
-            if find_track(self.task, system):
-                about["track"] = find_track(self.task, system)
+            track = find_track(self.task, system)
+            if track:
+                about["track"] = track
             for key, text in system.metadata.items():
                 rows.append({**about, "what": key, "value": text})
         frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' text type refuses half a surrogate pair

@@ -141,7 +141,7 @@ class Kind(ABC):
     def score_prediction(self, prediction: Any, split: Any, metrics: Sequence[str], interval: str, file: str) -> Score:
         """Score a prediction that the check of an output file has read. The other arguments are those of `score`.
 
-        Only kinds with a form whose `check_and_read` returns predictions need it.
+        A kind defines this method if one of its forms defines `check_and_read`. Otherwise nothing calls it.
         """
         raise NotImplementedError
 
