@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 YAMNET, ESC10 = CLOTHO.parent / "yamnet", CLOTHO.parent / "esc10"
 NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "passt": "PaSST", "vggish": "VGGish"}
 # The number of clips that each encoder gets, so that encoding takes some seconds.
-CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "passt": 4, "vggish": 8, "yamnet": 80}
+CLIPS = {"cnn14": 24, "coala": 400, "openl3": 16, "passt": 6, "vggish": 40, "yamnet": 800}
 SECONDS = 5  # length of a clip
 
 
@@ -45,7 +45,9 @@ def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
     import torch
 
     from systems.caching.embeddings import embed
+    from systems.memory import configure_allocation
 
+    configure_allocation()  # as dcase-systems does
     encoder, batches = load_encoder(name), []
     caches: Iterator[Path] = (folder / f"{number}" for number in range(1000))
     hook = encoder.model.register_forward_pre_hook(lambda model, inputs: batches.append(inputs[0].clone()))

@@ -20,6 +20,7 @@ from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from evaluation.hub import prediction_folder
 from systems import asked, contract, listing, lock, loggers, modules, request_checks
+from systems.memory import configure_allocation
 
 # The options of `train` that are passed to Lightning.
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
@@ -576,8 +577,7 @@ def main() -> int:
     """Run the command line, and return the exit status. The user's own systems can be modules in the current folder."""
     if not sys.flags.safe_path and "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # last, so that no file in this folder replaces an installed package
-    # On Linux, torch then requests huge pages. Without them, training steps on a CPU spend much time on small pages.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    configure_allocation()
     return command(parser())
 
 

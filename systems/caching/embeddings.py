@@ -21,8 +21,10 @@ from evaluation.data import audio
 from evaluation.files import cache_folder
 from evaluation.findings import BadRequest
 from systems.caching.store import Store, map_parallel, or_unusable
-from systems.parts.encoders import Encoder
+from systems.parts.encoders import NAMES, Encoder
 from systems.workers import Workers
+
+CLIPS_AT_ONCE = 4  # clips that are encoded at once; each of them needs memory for the values of all layers
 
 Values = np.ndarray | audio.UnusableSound
 
@@ -30,8 +32,10 @@ Values = np.ndarray | audio.UnusableSound
 def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int = 0) -> list[np.ndarray]:
     """Return the embeddings of every audio file. Compute and store those that are not in the cache.
 
-    The encoder gets one clip at a time, so that no embedding depends on another clip or on padding. In this process,
-    files are decoded in threads, and the encoder runs on the device of its model.
+    The encoder gets each clip alone, so that no embedding depends on another clip or on padding. In this process, the
+    encoder runs on the device of its model. On the CPU, the encoders of this package encode several clips at once, in
+    threads, which is faster than using all processors for one clip. Other encoders get one clip after another, because
+    we do not know whether they may run in several threads. Then only the decoding of files is in threads.
 
     Args:
         paths: The audio files, of any sample rate.
@@ -54,11 +58,12 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
     label = f"{encoder.name} embeddings"
 
     def encode_here(missing: Sequence[Path]) -> Iterator[Values]:
+        threads = _threads(encoder)
+        if threads > 1:
+            yield from _encode_in_threads(missing, encoder, threads, label)
+            return
         for sound in map_parallel(_decode(encoder), missing, label):
-            if isinstance(sound, audio.UnusableSound):
-                yield sound
-            else:
-                yield _encode_sound(encoder, sound)
+            yield _encode_sound(encoder, sound)
 
     def encode_on_workers(missing: Sequence[Path]) -> Iterator[Values]:
         values = _distribute(missing, encoder, workers)
@@ -146,16 +151,41 @@ def _decode(encoder: Encoder) -> Callable[[Path], Values]:
     return or_unusable(lambda path: audio.load_audio(path, encoder.sample_rate))
 
 
-def _encode_sound(encoder: Encoder, sound: np.ndarray) -> Values:
+def _threads(encoder: Encoder) -> int:
+    """Return the number of clips that an encoder can encode at once, in threads."""
+    if encoder.name in NAMES and encoder.device(torch.empty(0)).type == "cpu":
+        return min(CLIPS_AT_ONCE, torch.get_num_threads())
+    return 1
+
+
+def _encode_in_threads(missing: Sequence[Path], encoder: Encoder, threads: int, label: str) -> Iterator[Values]:
+    """Decode and encode audio files in threads, which share the processors, and yield the results in order."""
+    decode = _decode(encoder)
+    processors = torch.get_num_threads()
+    try:
+        yield from map_parallel(
+            lambda path: _encode_sound(encoder, decode(path)),
+            missing,
+            label,
+            threads,
+            lambda: torch.set_num_threads(processors // threads),
+        )
+    finally:
+        torch.set_num_threads(processors)  # because new threads would get the number that was set last
+
+
+def _encode_sound(encoder: Encoder, sound: Values) -> Values:
     """Encode one clip.
 
     Args:
         encoder: The encoder.
-        sound: The audio of the clip, (samples,).
+        sound: The audio of the clip, (samples,), or the reason why it cannot be used.
 
     Returns:
         (timestamps, size), or the reason why the clip cannot be used.
     """
+    if isinstance(sound, audio.UnusableSound):
+        return sound
     with torch.inference_mode():
         values = encoder.encode_one(torch.from_numpy(sound))
     if not values.isfinite().all():
@@ -179,7 +209,5 @@ class _Worker:
         self.encoder = encoder
 
     def embed(self, path: Path) -> Values:
-        sound = _decode(self.encoder)(path)
-        if isinstance(sound, audio.UnusableSound):
-            return sound
-        return _encode_sound(self.encoder, sound)
+        decode = _decode(self.encoder)
+        return _encode_sound(self.encoder, decode(path))

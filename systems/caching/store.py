@@ -350,7 +350,13 @@ class Store:
         return [values[span.start : span.start + span.frames] for span in spans]
 
 
-def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[R]:
+def map_parallel(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    label: str,
+    threads: int = 0,
+    prepare: Callable[[], object] | None = None,
+) -> Iterator[R]:
     """Apply a function to items in threads, show a progress bar, and yield the results in the order of the items.
 
     Threads are as fast as processes, because decoding, hashing and transforms release Python's global lock.
@@ -359,22 +365,27 @@ def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> 
         function: The function.
         items: The items.
         label: Label of the progress bar.
+        threads: Number of threads (default: the number of processors).
+        prepare: A function that each thread calls when it starts (default: none).
     """
-    workers = os.cpu_count() or 1
+    threads = threads or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads, initializer=prepare)
     with (
         threadpool_limits(1, "blas"),  # if BLAS used further threads, the work would take twice as long
-        ThreadPoolExecutor(workers) as pool,
         tqdm(desc=label, total=len(items), unit="clip", leave=False, disable=None) as bar,
     ):
-        waiting: deque[Future] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:  # limits the number of results that are in memory
+        try:
+            waiting: deque[Future] = deque()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:  # limits the number of results that are in memory
+                    yield waiting.popleft().result()
+                    bar.update()
+            while waiting:
                 yield waiting.popleft().result()
                 bar.update()
-        while waiting:
-            yield waiting.popleft().result()
-            bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def or_unusable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableSound]:

@@ -10,8 +10,10 @@ VGGish's); tensorflow/tflite-support, which publishes the file with its labels i
 """
 
 import io
+import threading
 import warnings
 import zipfile
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,9 @@ from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, get_scene_embeddings, get_timestamp_embeddings, over_windows
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 ASSET = Asset(
     "YAMNet",
@@ -55,21 +60,11 @@ class Yamnet(nn.Module):
 
     def __init__(self, content: bytes):
         super().__init__()
-        from ai_edge_litert.interpreter import Interpreter
-
         self.register_buffer("file", torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        with warnings.catch_warnings():
-            # The warning is about memory, but all tensors together need only 2 MB.
-            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-            self._interpreter = Interpreter(
-                model_content=content,
-                experimental_preserve_all_tensors=True,
-                num_threads=torch.get_num_threads(),
-            )
-        self._interpreter.allocate_tensors()
-        tensors = {tensor["index"]: tensor for tensor in self._interpreter.get_tensor_details()}
-        (input_details,) = self._interpreter.get_input_details()
-        (output_details,) = self._interpreter.get_output_details()
+        self._threads = threading.local()
+        tensors = {tensor["index"]: tensor for tensor in self.interpreter.get_tensor_details()}
+        (input_details,) = self.interpreter.get_input_details()
+        (output_details,) = self.interpreter.get_output_details()
         self._input, self._output = input_details["index"], output_details["index"]
         shapes = [tuple(tensors[index]["shape"]) for index in (self._input, EMBEDDING, self._output)]
         if shapes != [(self.window,), (1, 1, 1, SIZE), (1, SCORES)]:
@@ -78,17 +73,29 @@ class Yamnet(nn.Module):
         with zipfile.ZipFile(io.BytesIO(content)) as bundle:  # a TFLite file with metadata is also a zip file
             self.labels = bundle.read(LABELS).decode().splitlines()
 
+    @property
+    def interpreter(self) -> "Interpreter":
+        """The interpreter of the current thread. Each thread needs its own, because it keeps the values of a run."""
+        if not hasattr(self._threads, "interpreter"):
+            self._threads.interpreter = _interpreter(self.content)
+        return self._threads.interpreter
+
+    @property
+    def content(self) -> bytes:
+        """The file's bytes."""
+        return self.file.cpu().numpy().tobytes()
+
     def __reduce__(self) -> tuple:
         """Make copies, also in other processes, from the file's bytes, so that each has its own interpreter."""
-        return type(self), (self.file.cpu().numpy().tobytes(),)
+        return type(self), (self.content,)
 
     def run(self, windows: Tensor, tensor: int) -> Tensor:
         """Run the network on (N, 15600) samples and return the values of a tensor, (N, values)."""
-        outputs = []
+        interpreter, outputs = self.interpreter, []
         for window in windows.detach().cpu().numpy():
-            self._interpreter.set_tensor(self._input, window)
-            self._interpreter.invoke()
-            outputs.append(torch.from_numpy(self._interpreter.get_tensor(tensor).reshape(-1)))
+            interpreter.set_tensor(self._input, window)
+            interpreter.invoke()
+            outputs.append(torch.from_numpy(interpreter.get_tensor(tensor).reshape(-1)))
         return torch.stack(outputs).to(windows.device)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -98,6 +105,22 @@ class Yamnet(nn.Module):
     def scores(self, windows: Tensor) -> Tensor:
         """Map (N, 15600) samples to (N, 521) scores from 0 to 1, in the order of `labels`."""
         return self.run(windows, self._output)
+
+
+def _interpreter(content: bytes) -> "Interpreter":
+    """Return an interpreter of a TFLite file that keeps the values of all tensors."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with warnings.catch_warnings():
+        # The warning is about memory, but all tensors together need only 2 MB.
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+        interpreter = Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            num_threads=torch.get_num_threads(),
+        )
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def load_model(path: str = "") -> Yamnet:

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +60,40 @@ def test_a_clips_embedding_does_not_depend_on_the_others(sounds, tmp_path):
         assert np.array_equal(alone, together[number])
 
 
+def test_threads_give_the_same_embeddings_in_the_same_order(sounds, tmp_path, monkeypatch):
+    threads = set()
+    original = encoders.Encoder.encode_one
+
+    def encode_one(self, sound):
+        threads.add((threading.current_thread(), torch.get_num_threads()))
+        return original(self, sound)
+
+    monkeypatch.setattr(encoders.Encoder, "encode_one", encode_one)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        in_threads = embeddings.embed(sounds, small(), tmp_path / "threads")
+        assert {number for _, number in threads} == {1}
+        assert threading.main_thread() not in {thread for thread, _ in threads}
+        assert torch.get_num_threads() == 2
+        threads.clear()
+        in_turn = embeddings.embed(sounds, replace(small(), name="another package's encoder"), tmp_path / "in turn")
+        assert threads == {(threading.main_thread(), 2)}
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(in_threads, in_turn, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_work_that_was_not_begun_is_cancelled():
+    begun = []
+    results = store.map_parallel(begun.append, range(100), "stopped", threads=1)
+    next(results)
+    results.close()  # as an interrupt does
+    assert len(begun) < 100
+    assert begun == list(range(len(begun)))
+
+
 def test_other_weights_hops_and_scenes_have_their_own_store(sounds, tmp_path):
     cache = tmp_path / "cache"
     stores = [small(), small(seed=1), small(hop=1117.0), small(scene=True)]
@@ -92,17 +128,17 @@ def test_embeddings_that_are_not_finite_are_never_kept(sounds, tmp_path):
 
 
 def embed_until_killed(sounds, cache, count):
-    """Embed sounds, and store each of them immediately. Kill this process before it encodes more than `count`."""
+    """Embed sounds, and store each of them immediately. Kill this process before it stores more than `count`."""
     store.time = SimpleNamespace(monotonic=iter(range(0, 1000, 2)).__next__)
-    original, encoded = encoders.Encoder.encode_one, []
+    original, written = store._write, []
 
-    def encode_one(self, sound):
-        if len(encoded) == count:
+    def write(file, content):
+        if len(written) == count:
             os.kill(os.getpid(), signal.SIGKILL)
-        encoded.append(sound)
-        return original(self, sound)
+        written.append(content)
+        original(file, content)
 
-    encoders.Encoder.encode_one = encode_one
+    store._write = write
     embeddings.embed(sounds, small(), cache)
 
 

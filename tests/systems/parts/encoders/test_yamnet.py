@@ -4,6 +4,7 @@ import copy
 import csv
 import itertools
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -65,8 +66,8 @@ def test_scores_follow_from_the_embedding(model):
     """The embedding is the input of the last layer, whichever kernels ran."""
     noise = torch.rand(3, 15600, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [0.1], [0.0]])
     embeddings, scores = model(noise), model.scores(noise)
-    details = {tensor["index"]: tensor for tensor in model._interpreter.get_tensor_details()}
-    layer, bias = model._interpreter.get_tensor(116), model._interpreter.get_tensor(117)
+    details = {tensor["index"]: tensor for tensor in model.interpreter.get_tensor_details()}
+    layer, bias = model.interpreter.get_tensor(116), model.interpreter.get_tensor(117)
     logits = embeddings.numpy() @ layer.T * details[116]["quantization"][0] + bias * details[117]["quantization"][0]
     assert np.abs(scores.numpy() - 1 / (1 + np.exp(-logits))).max() < 0.06  # logits are quantised in steps of 0.35
     assert embeddings.min() >= 0
@@ -109,6 +110,14 @@ def test_a_copy_is_the_same(model):
     copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
     for other in copies:
         assert torch.equal(yamnet.get_scene_embeddings(sound, other), yamnet.get_scene_embeddings(sound, model))
+
+
+def test_threads_do_not_disturb_one_another(model):
+    sounds = (torch.rand(16, 1, 31200) - 0.5).unbind()
+    in_turn = [yamnet.get_timestamp_embeddings(sound, model)[0] for sound in sounds]
+    with ThreadPoolExecutor(4) as pool:
+        at_once = list(pool.map(lambda sound: yamnet.get_timestamp_embeddings(sound, model)[0], sounds))
+    assert all(torch.equal(one, other) for one, other in zip(at_once, in_turn, strict=True))
 
 
 def test_its_identity_is_its_files(model, shared):
