@@ -118,7 +118,7 @@ class Config(ExtraCaptions, Schedule):
     word_loss: Literal["sum", "mean"] = "sum"  # sum over a caption's words (equation 6), or mean over a batch's words
     audio_to_text: float = Field(0.5, ge=0, le=1)  # lambda of equation 5: weight of the audio-to-text loss
     temperature: float = Field(0.07, ge=0.01, le=1)  # initial value, as in CLIP; AudioCLIP's file has its own
-    recompute: bool = False  # compute inner values of the audio head again for the gradient: less memory, more time
+    recompute: bool = False  # compute the audio head's inner values again for the gradient: less memory, more time
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1)  # in the decoder
 

@@ -78,7 +78,6 @@ BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
 
 SIZE = 1024  # L
 BLOCKS = (3, 4, 6, 3)
-RECOMPUTED = (1, 2)  # the stages with the largest inner values
 CHANNELS = 64
 GROUPS = 32
 EXPANSION = 4
@@ -236,9 +235,7 @@ class AudioHead(nn.Module):
 
     Attributes:
         fbsp: The learnt transform, for `spectrogram`; None if the front end is the Fourier transform.
-        recompute: True to compute the inner values of the first stages' bottlenecks again for the gradient instead of
-            storing them. The later stages store theirs, which are smaller and are freed before the first stages need
-            memory for the gradient.
+        recompute: True to compute the inner values of the bottlenecks again for the gradient instead of storing them.
     """
 
     def __init__(
@@ -276,9 +273,9 @@ class AudioHead(nn.Module):
             images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
+        recompute = self.recompute and self.training
         for number in range(1, 5):
             y = x
-            recompute = self.recompute and self.training and number in RECOMPUTED
             for block in getattr(self, f"layer{number}"):
                 y = _recomputed(block, y) if recompute else block(y)
             x = y * getattr(self, f"att{number}")(x, y.shape[2:])
