@@ -7,6 +7,7 @@ largest sizes.
 """
 
 import contextlib
+import gc
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def _durations(prepare: Callable[[int, Path], Job], sizes: list[int], work: Path
         rounds = []
         for number in range(2):
             job = prepare(size, work / f"{size}.{number}")
+            gc.collect()  # otherwise the job could include the collection of the objects that `prepare` created
             began = time.perf_counter()
             job()
             rounds.append(time.perf_counter() - began)

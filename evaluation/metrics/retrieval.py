@@ -866,7 +866,7 @@ def _update_best(scores: np.ndarray, start: int, indices: np.ndarray, best: np.n
     rows = np.concatenate([np.repeat(changed, k), row])
     values = np.concatenate([best[changed].ravel(), scores.ravel()[new]])
     clips = np.concatenate([indices[changed].ravel(), start + column])
-    order = np.lexsort((clips, -values, rows))
+    order = np.lexsort((-values, rows))  # clips with equal scores stay in order, because the sort is stable
     ends = np.cumsum(k + new_counts)
     first = order[(ends - k - new_counts)[:, None] + np.arange(k)]
     best[changed], indices[changed] = values[first], clips[first]
