@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 CAPTIONS = 49_838  # number of captions in AudioCaps' training split
 WORDS, SPREAD = 13, 4  # mean and standard deviation of the number of tokens in a caption, with special tokens
 SIZE = 1024  # number of values of a token embedding of RoBERTa-large
-BATCHES = 8  # batches of the other way that are measured
 PAIRS = 64  # number of pairs in a batch of bert-score
+BATCHES = 8  # number of these batches that are measured
 SIMILAR = 0.01  # the share of similar pairs that the estimate assumes
 
 CLIPS, BEAMS, TOKENS, GUIDANCE, FRAMES = 8, 4, 20, 60, 10

@@ -72,7 +72,7 @@ def validate_and_read(task: "Task", path: Path, split: Asked | str = "", file: s
     """Check an output file as `validate` does, and return the prediction in it if the check has read it.
 
     Returns:
-        The findings, and the prediction. Only some checks read the whole prediction. After the others, it is None.
+        The findings, and the prediction. The prediction is None if the check does not read all of it.
     """
     file = file or str(path)
     if not path.is_file():
