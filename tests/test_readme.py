@@ -197,7 +197,8 @@ class Shell:
 def run(checkout, server, monkeypatch, capfd):
     """Run a command in the checkout."""
     monkeypatch.chdir(checkout)
-    monkeypatch.syspath_prepend(str(checkout))
+    # Last, as the installed commands do, so that a run names modules of the kit and not their copies in the checkout.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(checkout)])
     for name in ("EPOCHS", "CAPTIONER_EPOCHS", "MAKEFLAGS", "MAKELEVEL"):  # of the user, and of `make test`
         monkeypatch.delenv(name, raising=False)
     return Shell(server, monkeypatch, capfd)
